@@ -1,0 +1,18 @@
+//! What the kernel program and the user side of finject share: the wire form of a rule, the pure
+//! decision function, the record of a firing, the layout of the shared memory, and every limit.
+//! `no_std`, no allocation, no dependencies, so that the same text runs under the verifier and in
+//! every backend.
+#![no_std]
+
+pub mod decide;
+pub mod event;
+pub mod limits;
+pub mod random;
+pub mod rule;
+pub mod shared;
+pub mod trigger;
+
+pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
+pub use event::{Event, EventKind};
+pub use rule::{Scope, WireRule, WireStep};
+pub use shared::{Control, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Target};

@@ -1,0 +1,127 @@
+//! The wire form of a rule: fixed size, no pointers, no padding, the same bytes on both sides. It
+//! is made from a resolved rule by lowering and never changes while it is in force.
+
+use crate::limits::MAX_STEPS;
+
+/// Whose calls are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scope {
+    /// All targets together.
+    Rule = 0,
+    /// Each process by itself.
+    Process = 1,
+    /// Each thread by itself.
+    Thread = 2,
+}
+
+/// The call does not run; the caller gets [`WireStep::value`].
+pub const ACT_RESULT: u32 = 1;
+/// The process gets SIGKILL, and the call does not run.
+pub const ACT_KILL: u32 = 1 << 1;
+/// The calling thread gets [`WireStep::signal`].
+pub const ACT_SIGNAL: u32 = 1 << 2;
+
+/// The actions that decide what the caller gets. Of the rules that fire on one call, the first with
+/// one of these wins.
+pub const ACT_DECIDES: u32 = ACT_RESULT | ACT_KILL;
+
+/// One step of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WireStep {
+    /// The chain position before which the step ends, at most [`WireStep::FOREVER`], which is never.
+    pub until: u64,
+    /// What the caller gets, with [`ACT_RESULT`]: `-errno`, or a value from 0 up.
+    pub value: i64,
+    /// The `ACT_*` bits; 0 is `off`.
+    pub actions: u32,
+    /// The signal's number, with [`ACT_SIGNAL`].
+    pub signal: u32,
+}
+
+impl WireStep {
+    /// The end of a step that lasts for ever. Below 2^63, so that differences keep their sign.
+    pub const FOREVER: u64 = i64::MAX as u64;
+    /// A step that passes, for ever.
+    pub const OFF: Self = Self {
+        until: Self::FOREVER,
+        value: 0,
+        actions: 0,
+        signal: 0,
+    };
+}
+
+/// A rule as the deciding side reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WireRule {
+    /// The rule's key: what its random choices hang on.
+    pub key: u64,
+    /// The first count that is selected, from 1.
+    pub first: u64,
+    /// The last count that may be selected; `u64::MAX` where there is no end.
+    pub last: u64,
+    /// The distance between selected counts, from 1.
+    pub step: u64,
+    /// Nanoseconds after arming before which nothing is selected.
+    pub start_ns: u64,
+    /// Nanoseconds after arming from which on nothing is selected; `u64::MAX` for no end.
+    pub end_ns: u64,
+    /// At most this many firings; 0 for no bound.
+    pub max: u32,
+    /// The chance of being selected, of [`crate::random::CERTAIN`].
+    pub probability: u32,
+    /// A [`Scope`] as its number.
+    pub scope: u32,
+    /// How many of `steps` are in use, from 1.
+    pub steps_len: u32,
+    /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
+    pub steps: [WireStep; MAX_STEPS],
+}
+
+impl WireRule {
+    /// A rule that selects every call and passes: what lowering starts from.
+    pub const PASS: Self = Self {
+        key: 0,
+        first: 1,
+        last: u64::MAX,
+        step: 1,
+        start_ns: 0,
+        end_ns: u64::MAX,
+        max: 0,
+        probability: crate::random::CERTAIN,
+        scope: Scope::Rule as u32,
+        steps_len: 1,
+        steps: [WireStep::OFF; MAX_STEPS],
+    };
+
+    /// Whether firings depend on earlier firings: a chain that moves, or a bound. Without it the
+    /// count alone decides, and the kernel program needs one atomic operation a call.
+    #[inline(always)]
+    pub const fn has_state(&self) -> bool {
+        self.max != 0 || self.steps_len > 1 || self.steps[0].until != WireStep::FOREVER
+    }
+
+    /// Whether a decision needs the time.
+    #[inline(always)]
+    pub const fn has_window(&self) -> bool {
+        self.start_ns != 0 || self.end_ns != u64::MAX
+    }
+
+    /// The step in force at a chain position (below 2^32): the first that has not ended. Counted
+    /// without a branch, since each branch would double the paths that the verifier walks.
+    #[inline(always)]
+    pub fn step_at(&self, position: u64) -> &WireStep {
+        let mut going_on = 0;
+        for step in &self.steps {
+            going_on += (position.wrapping_sub(step.until) >> 63) as usize;
+        }
+        // The last step in use never ends, nor do those behind it: at least one is going on.
+        &self.steps[MAX_STEPS.wrapping_sub(going_on) & (MAX_STEPS - 1)]
+    }
+}
+
+const _: () = assert!(MAX_STEPS.is_power_of_two());
+const _: () = assert!(size_of::<WireStep>() == 24);
+const _: () = assert!(size_of::<WireRule>() == 64 + 24 * MAX_STEPS);

@@ -1,0 +1,373 @@
+//! The decision function by examples: tables of rules and the counts on which they fire.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::decimal_bitwise_operands,
+    reason = "tests"
+)]
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use injector_common::limits::{MAX_POSITION, MAX_RETRIES, MAX_STEPS, PID_LIMIT, RING_BYTES};
+use injector_common::random::{CERTAIN, Purpose, chance, hash};
+use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::{
+    Call, Counter, Decision, EventKind, Outcome, WireRule, WireStep, advance, decide,
+};
+
+#[derive(Default)]
+struct Shared {
+    count: AtomicU64,
+    chain: AtomicU64,
+}
+
+impl Counter for Shared {
+    fn count_call(&self) -> u64 {
+        self.count.fetch_add(1, SeqCst) + 1
+    }
+    fn load(&self) -> u64 {
+        self.chain.load(SeqCst)
+    }
+    fn compare_exchange(&self, old: u64, new: u64) -> u64 {
+        self.chain
+            .compare_exchange(old, new, SeqCst, SeqCst)
+            .unwrap_or_else(|found| found)
+    }
+}
+
+const CALL: Call = Call {
+    seed: 1,
+    ordinal: 0,
+    since_armed_ns: 0,
+    decided: false,
+};
+const FIRE: WireStep = WireStep {
+    until: WireStep::FOREVER,
+    value: -5,
+    actions: ACT_RESULT,
+    signal: 0,
+};
+
+fn always() -> WireRule {
+    let mut rule = WireRule::PASS;
+    rule.steps[0] = FIRE;
+    rule
+}
+
+/// The chain `first * step, second * step ...`, closed by `off`.
+fn chain(steps: &[(u64, u32)]) -> WireRule {
+    let mut rule = WireRule::PASS;
+    let mut until = 0;
+    for (index, (repeat, actions)) in steps.iter().enumerate() {
+        until += repeat;
+        rule.steps[index] = WireStep {
+            until,
+            actions: *actions,
+            ..FIRE
+        };
+    }
+    rule.steps_len = u32::try_from(steps.len() + 1).unwrap();
+    rule
+}
+
+fn fires(rule: &WireRule, calls: u64) -> Vec<u64> {
+    let counter = Shared::default();
+    (0..calls)
+        .filter_map(|_| match decide(rule, &counter, &CALL) {
+            Decision::Fire { count, .. } => Some(count),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn counts_select_as_the_language_says() {
+    let none = u64::MAX;
+    for (what, first, last, step, want) in [
+        ("3", 3, 3, 1, vec![3]),
+        ("3+", 3, none, 1, vec![3, 4, 5, 6, 7, 8]),
+        ("2..4", 2, 4, 1, vec![2, 3, 4]),
+        ("2+3", 2, none, 3, vec![2, 5, 8]),
+        ("1..7+3", 1, 7, 3, vec![1, 4, 7]),
+        ("every one", 1, none, 1, vec![1, 2, 3, 4, 5, 6, 7, 8]),
+    ] {
+        let rule = WireRule {
+            first,
+            last,
+            step,
+            ..always()
+        };
+        assert_eq!(fires(&rule, 8), want, "@{what}");
+    }
+}
+
+#[test]
+fn a_chain_advances_by_selected_calls_only() {
+    let rule = WireRule {
+        first: 2,
+        step: 2,
+        ..chain(&[(1, 0), (2, ACT_RESULT)])
+    };
+    assert_eq!(fires(&rule, 12), [4, 6]);
+}
+
+#[test]
+fn max_bounds_firings_not_calls() {
+    let rule = WireRule {
+        max: 2,
+        first: 3,
+        ..always()
+    };
+    assert_eq!(fires(&rule, 10), [3, 4]);
+    let rule = WireRule {
+        max: 2,
+        ..chain(&[(3, 0), (9, ACT_RESULT)])
+    };
+    assert_eq!(fires(&rule, 10), [4, 5], "off takes nothing off max");
+}
+
+#[test]
+fn a_shadowed_result_moves_neither_chain_nor_max() {
+    let rule = WireRule { max: 1, ..always() };
+    let counter = Shared::default();
+    let shadowed = Call {
+        decided: true,
+        ..CALL
+    };
+    assert_eq!(
+        decide(&rule, &counter, &shadowed),
+        Decision::Shadowed { count: 1 }
+    );
+    assert!(matches!(
+        decide(&rule, &counter, &CALL),
+        Decision::Fire { count: 2, .. }
+    ));
+    assert_eq!(
+        decide(&rule, &counter, &CALL),
+        Decision::Exhausted { count: 3 }
+    );
+}
+
+#[test]
+fn a_signal_is_not_shadowed() {
+    let mut rule = always();
+    rule.steps[0].actions = ACT_SIGNAL;
+    let shadowed = Call {
+        decided: true,
+        ..CALL
+    };
+    assert!(matches!(
+        decide(&rule, &Shared::default(), &shadowed),
+        Decision::Fire { count: 1, .. }
+    ));
+}
+
+#[test]
+fn a_window_is_open_from_its_start_to_before_its_end() {
+    let rule = WireRule {
+        start_ns: 10,
+        end_ns: 20,
+        ..always()
+    };
+    for (since_armed_ns, want) in [(0, false), (9, false), (10, true), (19, true), (20, false)] {
+        let call = Call {
+            since_armed_ns,
+            ..CALL
+        };
+        let fired = matches!(
+            decide(&rule, &Shared::default(), &call),
+            Decision::Fire { .. }
+        );
+        assert_eq!(fired, want, "{since_armed_ns}");
+    }
+}
+
+#[test]
+fn the_last_step_of_a_full_chain_holds_for_ever() {
+    let mut rule = WireRule {
+        steps_len: u32::try_from(MAX_STEPS).unwrap(),
+        ..WireRule::PASS
+    };
+    for index in 0..MAX_STEPS - 1 {
+        rule.steps[index] = WireStep {
+            until: index as u64 + 1,
+            ..WireStep::OFF
+        };
+    }
+    rule.steps[MAX_STEPS - 1] = FIRE;
+    assert_eq!(fires(&rule, MAX_STEPS as u64 + 2), [16, 17, 18]);
+    assert_eq!(rule.step_at(u64::from(MAX_POSITION)), &FIRE);
+}
+
+#[test]
+fn position_and_firings_stop_at_their_ends() {
+    let rule = always();
+    let end = u64::from(MAX_POSITION);
+    let (outcome, next) = advance(&rule, false, end << 32 | end);
+    assert_eq!(
+        (outcome, next),
+        (Outcome::Fire, end << 32 | end),
+        "neither half overflows"
+    );
+    let (_, next) = advance(&rule, false, (end - 1) << 32 | (end - 1));
+    assert_eq!(next, end << 32 | end);
+}
+
+#[test]
+fn losing_every_race_is_told() {
+    struct Loser;
+    impl Counter for Loser {
+        fn count_call(&self) -> u64 {
+            1
+        }
+        fn load(&self) -> u64 {
+            0
+        }
+        fn compare_exchange(&self, old: u64, _new: u64) -> u64 {
+            old ^ 1 << 32
+        }
+    }
+    const { assert!(MAX_RETRIES > 0) };
+    let rule = chain(&[(9, ACT_RESULT)]);
+    assert_eq!(
+        decide(&rule, &Loser, &CALL),
+        Decision::Contended { count: 1 }
+    );
+}
+
+#[test]
+fn threads_share_a_chain_without_losing_or_repeating_a_step() {
+    let rule = chain(&[(5_000, 0), (1_000, ACT_RESULT)]);
+    let counter = Shared::default();
+    let fired: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..1_000)
+                        .filter(|_| matches!(decide(&rule, &counter, &CALL), Decision::Fire { .. }))
+                        .count() as u64
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert_eq!(fired, 1_000);
+    assert_eq!(counter.chain.load(SeqCst), 8_000 << 32 | 1_000);
+}
+
+#[test]
+fn probabilities_come_out_as_often_as_they_say() {
+    for (probability, low, high) in [
+        (CERTAIN / 2, 49_000, 51_000),
+        (CERTAIN / 100, 900, 1_100),
+        (1, 0, 4),
+    ] {
+        let rule = WireRule {
+            probability,
+            ..always()
+        };
+        let fired = fires(&rule, 100_000).len();
+        assert!((low..=high).contains(&fired), "{probability}: {fired}");
+    }
+    assert_eq!(
+        fires(
+            &WireRule {
+                probability: CERTAIN,
+                ..always()
+            },
+            9
+        )
+        .len(),
+        9
+    );
+}
+
+#[test]
+fn every_input_of_a_choice_matters() {
+    let base = hash(1, 2, 3, 4, Purpose::Fire);
+    for other in [
+        hash(2, 2, 3, 4, Purpose::Fire),
+        hash(1, 3, 3, 4, Purpose::Fire),
+        hash(1, 2, 4, 4, Purpose::Fire),
+        hash(1, 2, 3, 5, Purpose::Fire),
+        hash(1, 2, 3, 4, Purpose::Delay),
+        hash(1, 2, 3, 4, Purpose::Corrupt),
+    ] {
+        assert_ne!(other, base);
+    }
+}
+
+#[test]
+fn state_and_time_are_asked_for_only_where_a_rule_needs_them() {
+    let plain = always();
+    assert!(!plain.has_state() && !plain.has_window());
+    assert!(WireRule { max: 1, ..plain }.has_state());
+    assert!(chain(&[(1, ACT_RESULT)]).has_state());
+    let mut one_step = plain;
+    one_step.steps[0].until = 1;
+    assert!(one_step.has_state());
+    let two_steps = WireRule {
+        steps_len: 2,
+        ..plain
+    };
+    assert!(two_steps.has_state());
+    assert!(
+        WireRule {
+            start_ns: 1,
+            ..plain
+        }
+        .has_window()
+    );
+    assert!(WireRule { end_ns: 1, ..plain }.has_window());
+}
+
+#[test]
+fn kinds_of_records_are_known_by_their_numbers() {
+    for kind in [
+        EventKind::Fired,
+        EventKind::Started,
+        EventKind::Exited,
+        EventKind::Execed,
+    ] {
+        assert_eq!(EventKind::from_wire(kind as u32), Some(kind));
+    }
+    assert_eq!(EventKind::from_wire(0), None);
+    assert_eq!(EventKind::from_wire(5), None);
+}
+
+/// What the kernel program and the user side must agree on, and what the kernel fixes.
+#[test]
+fn numbers_on_the_wire_are_these() {
+    assert_eq!(
+        (ACT_RESULT, ACT_KILL, ACT_SIGNAL, ACT_DECIDES),
+        (1, 2, 4, 3)
+    );
+    assert_eq!(MAX_POSITION, 0xffff_fffe);
+    assert_eq!(RING_BYTES, 2_097_152);
+    assert_eq!(PID_LIMIT, 4_194_304);
+    assert_eq!(size_of::<injector_common::Shared>() % 128, 0);
+    let shared = core::mem::offset_of!(injector_common::Shared, targets);
+    let calls = core::mem::offset_of!(injector_common::Shared, calls);
+    assert_eq!(shared - calls, 8 * 1024, "two ABIs of 512 numbers");
+    assert_eq!(
+        size_of::<injector_common::Shared>() - shared,
+        4_194_304 / 8,
+        "a bit a process id"
+    );
+}
+
+/// Other backends and later versions must draw the same: a run is repeated from its seed.
+#[test]
+fn choices_are_those_of_the_first_version() {
+    assert_eq!(hash(0, 0, 0, 0, Purpose::Fire), FIRST);
+    assert_eq!(
+        hash(u64::MAX, 0x0123_4567_89ab_cdef, 7, 11, Purpose::Corrupt),
+        SECOND
+    );
+    assert!(chance(0, 1) && !chance(u64::MAX, CERTAIN - 1));
+}
+const FIRST: u64 = 16_321_491_304_643_971_414;
+const SECOND: u64 = 5_561_169_548_734_957_463;

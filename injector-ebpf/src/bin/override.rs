@@ -1,0 +1,454 @@
+//! The programs: one for the entry of every hooked system call, and the hooks that follow targets.
+#![no_std]
+#![no_main]
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_ns, bpf_loop, bpf_override_return, bpf_send_signal, bpf_send_signal_thread,
+};
+use injector_common::limits::{MAX_RETRIES, MAX_RULES};
+use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::shared::CANARY_ERRNO;
+use injector_common::{
+    Call, Counter, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell, ScopeKey,
+    Shared, WireRule, advance, decide,
+};
+use injector_ebpf::emit::{Firing, emit};
+use injector_ebpf::facts::{Regs, Task};
+use injector_ebpf::maps::{self, SCOPES};
+use injector_ebpf::{atomic, target};
+
+const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
+
+const SIGKILL: u32 = 9;
+const EINTR: i64 = 4;
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+const NO_EXIST: u64 = 1;
+
+/// A counter in map memory.
+struct Cell {
+    count: *mut u64,
+    chain: *mut u64,
+}
+
+impl Counter for Cell {
+    #[inline(always)]
+    fn count_call(&self) -> u64 {
+        // SAFETY: map memory.
+        unsafe { atomic::fetch_add(self.count, 1) + 1 }
+    }
+
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: map memory; volatile, since other CPUs change it.
+        unsafe { core::ptr::read_volatile(self.chain) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, old: u64, new: u64) -> u64 {
+        // SAFETY: map memory.
+        unsafe { atomic::compare_exchange(self.chain, old, new) }
+    }
+
+    /// In a loop of the kernel's, whose body the verifier walks once.
+    #[inline(always)]
+    fn move_chain(&self, rule: &WireRule, decided: bool) -> Option<(Outcome, u64)> {
+        let mut race = Race {
+            chain: self.chain,
+            rule,
+            word: self.load(),
+            decided: u32::from(decided),
+            outcome: UNDECIDED,
+        };
+        // SAFETY: a callback of the helper's form and memory that outlives the loop.
+        unsafe {
+            bpf_loop(
+                MAX_RETRIES,
+                try_to_move as *mut c_void,
+                (&raw mut race).cast(),
+                0,
+            );
+        }
+        let outcome = match race.outcome {
+            0 => Outcome::Off,
+            1 => Outcome::Fire,
+            2 => Outcome::Exhausted,
+            3 => Outcome::Shadowed,
+            _ => return None,
+        };
+        Some((outcome, race.word))
+    }
+}
+
+/// One call's race for a chain's position.
+#[repr(C)]
+struct Race<'rule> {
+    chain: *mut u64,
+    rule: &'rule WireRule,
+    /// The chain's word as last seen.
+    word: u64,
+    decided: u32,
+    /// An [`Outcome`] as its number, or [`UNDECIDED`].
+    outcome: u32,
+}
+
+const UNDECIDED: u32 = u32::MAX;
+
+extern "C" fn try_to_move(_index: u32, race: *mut Race<'_>) -> i64 {
+    // SAFETY: the helper passes what `move_chain` gave it; the chain is map memory.
+    unsafe {
+        let race = &mut *race;
+        let (outcome, next) = advance(race.rule, race.decided != 0, race.word);
+        let found = if next == race.word {
+            next
+        } else {
+            atomic::compare_exchange(race.chain, race.word, next)
+        };
+        if found == race.word {
+            race.outcome = outcome as u32;
+            return 1;
+        }
+        race.word = found;
+        0
+    }
+}
+
+/// One call on its way through its rules.
+#[repr(C)]
+struct InCall {
+    /// Rules still to look at, a bit each.
+    pending: u64,
+    /// The process.
+    tgid: u32,
+    /// The thread.
+    tid: u32,
+    /// 1 for the 32-bit ABI.
+    abi: u32,
+    /// The call's number.
+    nr: u32,
+    /// 1 once a rule has decided what the caller gets.
+    decided: u32,
+    reserved: u32,
+    /// What the caller gets.
+    value: i64,
+}
+
+/// The entry of a hooked system call. Only the way of a process that is no target is here, so that
+/// it saves no registers that it does not use.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "kprobe/finject_entry")]
+pub extern "C" fn finject_entry(ctx: *mut c_void) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if maps::is_target((pid_tgid >> 32) as u32) {
+        enter(ctx, pid_tgid);
+    }
+    0
+}
+
+/// A target's call.
+#[inline(never)]
+fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
+    let tgid = (pid_tgid >> 32) as u32;
+    let task = Task::current();
+    let regs = task.regs();
+    let compat = task.is_compat();
+    if tgid == maps::canary_tgid() {
+        if regs.is_test_call(compat) {
+            // SAFETY: the program's own context.
+            unsafe { bpf_override_return(ctx.cast(), -CANARY_ERRNO as u64) };
+        }
+        return 0;
+    }
+    if !maps::is_armed() {
+        return 0;
+    }
+    let nr = regs.nr();
+    let rules = maps::rules_of(compat, nr);
+    if rules == 0 {
+        return 0;
+    }
+    let mut call = InCall {
+        pending: rules,
+        tgid,
+        tid: pid_tgid as u32,
+        abi: u32::from(compat),
+        nr,
+        // Always 0, since no id is that large, and no constant: before Linux 6.7 the verifier walks
+        // the body of a loop once, with what it knows from before the loop, and takes out of it what
+        // only a later round can reach.
+        decided: tgid >> 31,
+        reserved: 0,
+        value: 0,
+    };
+    if rules & (rules - 1) == 0 {
+        next_rule(&mut call);
+    } else {
+        // SAFETY: a callback of the helper's form and memory that outlives the loop.
+        unsafe {
+            bpf_loop(
+                MAX_RULES as u32,
+                next_rule_callback as *mut c_void,
+                (&raw mut call).cast(),
+                0,
+            );
+        }
+    }
+    if call.decided != 0 {
+        // SAFETY: the program's own context. Lowering has kept 512..531 out of the value.
+        unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
+    }
+    0
+}
+
+extern "C" fn next_rule_callback(_index: u32, call: *mut InCall) -> i64 {
+    // SAFETY: the helper passes what `finject_entry` gave it.
+    let call = unsafe { &mut *call };
+    if call.pending == 0 {
+        return 1;
+    }
+    next_rule(call);
+    0
+}
+
+/// The position of the lowest set bit, as an index that the verifier accepts. The target counts
+/// zeros by a table that it does not know; and since LLVM knows the result to be below 64 and drops
+/// the mask, the position takes a way through memory before it is masked.
+#[inline(always)]
+fn lowest_bit(word: u64) -> usize {
+    let position = word.trailing_zeros();
+    // SAFETY: a local.
+    let position = unsafe { core::ptr::read_volatile(&raw const position) };
+    position as usize & (MAX_RULES - 1)
+}
+
+/// Takes the lowest of the pending rules through its decision.
+#[inline(never)]
+fn next_rule(call: &mut InCall) {
+    let index = lowest_bit(call.pending);
+    call.pending &= call.pending.wrapping_sub(1);
+    let shared = maps::shared();
+    // SAFETY: the mapped memory, the index below MAX_RULES; rules do not change while attached.
+    let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
+    let counter = if rule.scope == Scope::Rule as u32 || maps::has_scopes() == 0 {
+        // SAFETY: the mapped memory.
+        unsafe {
+            Some((
+                Cell {
+                    count: &raw mut (*cell).count,
+                    chain: &raw mut (*cell).chain,
+                },
+                0,
+            ))
+        }
+    } else {
+        scoped(call, index as u32, rule, cell)
+    };
+    if let Some((counter, ordinal)) = counter {
+        apply(call, index as u32, rule, shared, cell, &counter, ordinal);
+    }
+}
+
+/// The counter of the caller's process or thread, and its ordinal; made when it is not there yet.
+#[inline(always)]
+fn scoped(call: &InCall, index: u32, rule: &WireRule, cell: *mut RuleCell) -> Option<(Cell, u64)> {
+    let task = Task::current();
+    let (id, start_ns) = if rule.scope == Scope::Thread as u32 {
+        (call.tid, task.thread_start())
+    } else {
+        (call.tgid, task.process_start())
+    };
+    let key = ScopeKey {
+        rule: index,
+        id,
+        start_ns,
+    };
+    let mut found = SCOPES.get_ptr_mut(key);
+    if found.is_none() {
+        // SAFETY: the mapped memory.
+        let ordinal = unsafe { atomic::fetch_add(&raw mut (*cell).scopes, 1) };
+        let fresh = ScopeCell {
+            count: 0,
+            chain: 0,
+            ordinal,
+        };
+        let _ = SCOPES.insert(key, fresh, NO_EXIST); // Another thread may have been first.
+        found = SCOPES.get_ptr_mut(key);
+    }
+    // SAFETY: the mapped memory and the table's value.
+    unsafe {
+        match found {
+            None => {
+                atomic::add(&raw mut (*cell).scopes_full, 1);
+                None
+            }
+            Some(scope) => {
+                atomic::add(&raw mut (*cell).matched, 1);
+                let counter = Cell {
+                    count: &raw mut (*scope).count,
+                    chain: &raw mut (*scope).chain,
+                };
+                Some((counter, (*scope).ordinal))
+            }
+        }
+    }
+}
+
+/// Decides, and carries out what was decided.
+#[inline(always)]
+fn apply(
+    call: &mut InCall,
+    index: u32,
+    rule: &WireRule,
+    shared: *mut Shared,
+    cell: *mut RuleCell,
+    counter: &Cell,
+    ordinal: u64,
+) {
+    let since_armed_ns = if rule.has_window() {
+        // SAFETY: no arguments; the mapped memory.
+        unsafe { bpf_ktime_get_ns().wrapping_sub((*shared).control.armed_ns) }
+    } else {
+        0
+    };
+    let facts = Call {
+        seed: maps::seed(),
+        ordinal,
+        since_armed_ns,
+        decided: call.decided != 0,
+    };
+    // SAFETY: the mapped memory.
+    unsafe {
+        match decide(rule, counter, &facts) {
+            Decision::NotSelected { .. } | Decision::Off { .. } | Decision::Exhausted { .. } => {}
+            Decision::Shadowed { .. } => atomic::add(&raw mut (*cell).shadowed, 1),
+            Decision::Contended { .. } => atomic::add(&raw mut (*cell).contended, 1),
+            Decision::Fire { count, step } => {
+                fire(call, index, shared, cell, ordinal, count, step);
+            }
+        }
+    }
+}
+
+/// Carries a firing out, unless the lease has lapsed.
+///
+/// # Safety
+///
+/// `shared` and `cell` are the mapped memory.
+#[inline(always)]
+unsafe fn fire(
+    call: &mut InCall,
+    index: u32,
+    shared: *mut Shared,
+    cell: *mut RuleCell,
+    ordinal: u64,
+    count: u64,
+    step: &injector_common::WireStep,
+) {
+    // SAFETY: the caller's promise, throughout.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        let control = &raw mut (*shared).control;
+        if now > core::ptr::read_volatile(&raw const (*control).lease_ns) {
+            core::ptr::write_volatile(&raw mut (*control).lapsed, 1);
+            core::ptr::write_volatile(&raw mut (*control).state, RunState::Off as u32);
+            return;
+        }
+        let mut actions = step.actions;
+        if maps::dry_run() == 0 {
+            // A signal that cannot be sent is a firing that did not happen: the call passes.
+            if actions & ACT_SIGNAL != 0 && bpf_send_signal_thread(step.signal) != 0 {
+                atomic::add(&raw mut (*cell).lost, 1);
+                actions &= !ACT_SIGNAL;
+            }
+            if actions & ACT_KILL != 0 && bpf_send_signal(SIGKILL) != 0 {
+                atomic::add(&raw mut (*cell).lost, 1);
+                actions &= !ACT_KILL;
+            }
+            if actions == 0 {
+                return;
+            }
+            if actions & ACT_DECIDES != 0 {
+                call.decided = 1;
+                // The killed thread never sees this value; a tracer of it might.
+                call.value = if actions & ACT_RESULT != 0 {
+                    step.value
+                } else {
+                    -EINTR
+                };
+            }
+        }
+        atomic::add(&raw mut (*cell).fired, 1);
+        if (*cell).first_ns == 0 {
+            atomic::compare_exchange(&raw mut (*cell).first_ns, 0, now);
+        }
+        core::ptr::write_volatile(&raw mut (*cell).last_ns, now);
+        if maps::dry_run() != 0 {
+            return;
+        }
+        let task = Task::current();
+        let regs: Regs = task.regs();
+        let firing = Firing {
+            abi: call.abi,
+            nr: call.nr,
+            args: regs.args(call.abi != 0),
+            rule: index,
+            ordinal,
+            actions,
+            signal: step.signal,
+        };
+        let value = if actions & ACT_RESULT != 0 {
+            step.value
+        } else {
+            0
+        };
+        if !emit(EventKind::Fired, now, count, value, Some(&firing)) {
+            atomic::add(&raw mut (*cell).dropped, 1);
+        }
+    }
+}
+
+/// A raw tracepoint's arguments (`struct bpf_raw_tracepoint_args`).
+#[repr(C)]
+pub struct RawArgs {
+    args: [usize; 3],
+}
+
+/// `sched_process_fork(parent, child)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/sched_process_fork")]
+pub extern "C" fn finject_fork(ctx: *const RawArgs) -> u32 {
+    // SAFETY: the program's own context.
+    let (parent, child) = unsafe { ((*ctx).args[0], (*ctx).args[1]) };
+    target::forked(parent as *const u8, child as *const u8);
+    0
+}
+
+/// `sched_process_exit(task)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/sched_process_exit")]
+pub extern "C" fn finject_exit(ctx: *const RawArgs) -> u32 {
+    // SAFETY: the program's own context.
+    target::exited(unsafe { (*ctx).args[0] } as *const u8);
+    0
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/sched_process_exec")]
+pub extern "C" fn finject_exec(ctx: *const RawArgs) -> u32 {
+    // SAFETY: the program's own context.
+    target::execed(unsafe { (*ctx).args[0] } as *const u8);
+    0
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// What makes the GPL-only helpers available.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,128 @@
+//! The maps, and the constants that finject sets before loading. The verifier knows the constants'
+//! values (they lie in a frozen read-only map), so that what they switch off costs nothing.
+
+use core::cell::UnsafeCell;
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, RingBuf};
+use injector_common::limits::{ABIS, MAX_NR, MAX_SCOPES, MAX_TARGETS, PID_LIMIT, RING_BYTES};
+use injector_common::{ScopeCell, ScopeKey, Shared, Target};
+
+#[doc(hidden)]
+#[repr(transparent)]
+pub struct Mapped(UnsafeCell<Shared>);
+
+// SAFETY: reached through raw pointers only, by atomics and volatile accesses where others write.
+unsafe impl Sync for Mapped {}
+
+/// The mapped memory: the object's `.bss`, which becomes a map of its own.
+// SAFETY: integers, all of which may be zero.
+#[unsafe(no_mangle)]
+pub static SHARED: Mapped = unsafe { core::mem::zeroed() };
+
+/// The mapped memory, by its constant address.
+#[inline(always)]
+fn direct() -> *mut Shared {
+    SHARED.0.get()
+}
+
+/// The mapped memory. The pointer takes a way through the stack, since LLVM sees that nothing here
+/// writes the rules and would take them for zero.
+#[inline(always)]
+pub fn shared() -> *mut Shared {
+    let shared = direct();
+    // SAFETY: a local.
+    unsafe { core::ptr::read_volatile(&raw const shared) }
+}
+
+/// Whether a process is a target. An id beyond the limit would share a bit, and there is none.
+#[inline(always)]
+pub fn is_target(tgid: u32) -> bool {
+    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
+    // SAFETY: within the array; volatile, since others change it.
+    let word = unsafe { core::ptr::read_volatile(&raw const (*direct()).targets[index]) };
+    word >> (tgid & 63) & 1 != 0
+}
+
+/// The word that holds a process's bit.
+#[inline(always)]
+pub fn target_word(tgid: u32) -> *mut u64 {
+    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
+    // SAFETY: within the array.
+    unsafe { &raw mut (*direct()).targets[index] }
+}
+
+/// Whether the rules are in force.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    // SAFETY: the mapped memory; volatile, since finject changes it.
+    let state = unsafe { core::ptr::read_volatile(&raw const (*direct()).control.state) };
+    state == injector_common::RunState::Armed as u32
+}
+
+/// The rules that name a call, a bit each; none for a number beyond the limit.
+#[inline(always)]
+pub fn rules_of(compat: bool, nr: u32) -> u64 {
+    if nr >= MAX_NR {
+        return 0;
+    }
+    let index = if compat { MAX_NR + nr } else { nr } & (ABIS * MAX_NR - 1);
+    // SAFETY: within the array; volatile, since finject has written it.
+    unsafe { core::ptr::read_volatile(&raw const (*direct()).calls[index as usize]) }
+}
+
+/// What is known of each target.
+#[map]
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// Counters of `per:process` and `per:thread` rules. finject makes it small when there are none.
+#[map]
+pub static SCOPES: HashMap<ScopeKey, ScopeCell> = HashMap::with_max_entries(MAX_SCOPES, 0);
+
+/// Events.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+macro_rules! constants {
+    ($($(#[doc = $doc:literal])* $function:ident $symbol:ident: $type:ty;)*) => {$(
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub static $symbol: $type = 0;
+
+        $(#[doc = $doc])*
+        #[inline(always)]
+        pub fn $function() -> $type {
+            // SAFETY: a static's address; volatile, because finject changes it before loading.
+            unsafe { core::ptr::read_volatile(&raw const $symbol) }
+        }
+    )*};
+}
+
+constants! {
+    /// The seed of random choices.
+    seed SEED: u64;
+    /// 1 when decisions are counted and nothing is carried out.
+    dry_run DRY_RUN: u32;
+    /// 1 when children of targets become targets.
+    follow FOLLOW: u32;
+    /// 1 when some rule counts by process or thread.
+    has_scopes HAS_SCOPES: u32;
+    /// The process id of finject's own caller of test calls; 0 for none.
+    canary_tgid CANARY_TGID: u32;
+    /// Byte offset of `thread_info.status` in `task_struct`.
+    off_status OFF_STATUS: u32;
+    /// Byte offset of `task_struct.tgid`.
+    off_tgid OFF_TGID: u32;
+    /// Byte offset of `task_struct.group_leader`.
+    off_leader OFF_LEADER: u32;
+    /// Byte offset of `task_struct.start_boottime`.
+    off_start OFF_START: u32;
+    /// Byte offset of `task_struct.signal`.
+    off_signal OFF_SIGNAL: u32;
+    /// Byte offset of `task_struct.exit_code`.
+    off_exit_code OFF_EXIT_CODE: u32;
+    /// Byte offset of `signal_struct.live`.
+    off_live OFF_LIVE: u32;
+    /// Byte offset of `signal_struct.group_exit_code`.
+    off_group_exit OFF_GROUP_EXIT: u32;
+}

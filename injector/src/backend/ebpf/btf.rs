@@ -1,0 +1,176 @@
+//! Field offsets of the running kernel's structures, read from its BTF. Rust emits no relocations
+//! of the kind that BPF C programs carry, so that finject looks the offsets up itself and hands
+//! them to the program as constants. Format: Documentation/bpf/btf.rst of the kernel.
+
+use std::collections::HashMap;
+
+/// Where the kernel shows its BTF.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// BTF that finject cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    /// The file is cut short or no BTF.
+    #[error("the kernel's type information ({VMLINUX}) is damaged at byte {at}")]
+    Damaged {
+        /// Byte offset in the file.
+        at: usize,
+    },
+    /// A structure or a field is not there.
+    #[error("this kernel's `struct {structure}` has no field `{field}`")]
+    NoField {
+        /// The structure.
+        structure: &'static str,
+        /// The field, dots between levels.
+        field: &'static str,
+    },
+}
+
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const MAGIC: u16 = 0xeb9f;
+
+/// Parsed far enough to find fields by name.
+#[derive(Debug)]
+pub struct Btf<'a> {
+    strings: &'a [u8],
+    /// Byte offset of each type's record, by type id (from 1).
+    types: Vec<usize>,
+    data: &'a [u8],
+    structures: HashMap<&'a [u8], u32>,
+}
+
+fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
+    let bytes = data.get(at..at + 4).ok_or(BtfError::Damaged { at })?;
+    Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+/// Bytes that follow a type's record, by its kind and number of members.
+fn tail(kind: u32, members: usize) -> Option<usize> {
+    Some(match kind {
+        // integer, variable, declaration tag: one word
+        1 | 14 | 17 => 4,
+        // pointer, forward, typedef, volatile, const, restrict, function, float, type tag
+        2 | 7..=12 | 16 | 18 => 0,
+        // array
+        3 => 12,
+        // structure, union, data section, 64-bit enumeration
+        4 | 5 | 15 | 19 => 12 * members,
+        // enumeration, function prototype
+        6 | 13 => 8 * members,
+        _ => return None,
+    })
+}
+
+impl<'a> Btf<'a> {
+    /// Walks the types once.
+    pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+        let magic = u16::try_from(word(data, 0)? & 0xffff).unwrap_or(0);
+        if magic != MAGIC {
+            return Err(BtfError::Damaged { at: 0 });
+        }
+        let header = word(data, 4)? as usize;
+        let section = |at| -> Result<&'a [u8], BtfError> {
+            let start = header + word(data, at)? as usize;
+            let end = start + word(data, at + 4)? as usize;
+            data.get(start..end).ok_or(BtfError::Damaged { at })
+        };
+        let (types_data, strings) = (section(8)?, section(16)?);
+        let mut btf = Self {
+            strings,
+            types: vec![0],
+            data: types_data,
+            structures: HashMap::new(),
+        };
+        let mut at = 0;
+        while at < types_data.len() {
+            let info = word(types_data, at + 4)?;
+            let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+            if kind == KIND_STRUCT && members > 0 {
+                let name = btf.string(word(types_data, at)?);
+                let id = btf.types.len() as u32;
+                btf.structures.entry(name).or_insert(id);
+            }
+            btf.types.push(at);
+            at += 12 + tail(kind, members).ok_or(BtfError::Damaged { at })?;
+        }
+        Ok(btf)
+    }
+
+    fn string(&self, offset: u32) -> &'a [u8] {
+        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// The byte offset of a field, `a.b` for a field of a field. Descends into members without
+    /// names.
+    pub fn offset(&self, structure: &'static str, field: &'static str) -> Result<u32, BtfError> {
+        let missing = || BtfError::NoField { structure, field };
+        let mut id = *self
+            .structures
+            .get(structure.as_bytes())
+            .ok_or_else(missing)?;
+        let mut bits = 0;
+        for name in field.split('.') {
+            let (offset, next) = self.member(id, name.as_bytes())?.ok_or_else(missing)?;
+            bits += offset;
+            id = next;
+        }
+        Ok(bits / 8)
+    }
+
+    /// A member's offset in bits and its type.
+    fn member(&self, id: u32, name: &[u8]) -> Result<Option<(u32, u32)>, BtfError> {
+        let Some(&at) = self.types.get(id as usize) else {
+            return Ok(None);
+        };
+        let info = word(self.data, at + 4)?;
+        let kind = info >> 24 & 0x1f;
+        if kind != KIND_STRUCT && kind != KIND_UNION {
+            return Ok(None);
+        }
+        let has_bit_fields = info >> 31 == 1;
+        for index in 0..(info & 0xffff) as usize {
+            let member = at + 12 + 12 * index;
+            let (member_name, next) = (word(self.data, member)?, word(self.data, member + 4)?);
+            let offset = word(self.data, member + 8)?;
+            let offset = if has_bit_fields {
+                offset & 0x00ff_ffff
+            } else {
+                offset
+            };
+            if member_name == 0 {
+                if let Some((inner, found)) = self.member(next, name)? {
+                    return Ok(Some((offset + inner, found)));
+                }
+            } else if self.string(member_name) == name {
+                return Ok(Some((offset, next)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The offsets that the kernel program takes as constants, by the constant's symbol.
+pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    const FIELDS: [(&str, &str, &str); 8] = [
+        ("OFF_STATUS", "task_struct", "thread_info.status"),
+        ("OFF_TGID", "task_struct", "tgid"),
+        ("OFF_LEADER", "task_struct", "group_leader"),
+        ("OFF_START", "task_struct", "start_boottime"),
+        ("OFF_SIGNAL", "task_struct", "signal"),
+        ("OFF_EXIT_CODE", "task_struct", "exit_code"),
+        ("OFF_LIVE", "signal_struct", "live"),
+        ("OFF_GROUP_EXIT", "signal_struct", "group_exit_code"),
+    ];
+    FIELDS
+        .iter()
+        .map(|(symbol, structure, field)| Ok((*symbol, btf.offset(structure, field)?)))
+        .collect()
+}
+
+/// Whether the kernel counts runs of kprobe programs that it left out: the counts and the fields
+/// that show them came in the same series (Linux 6.7), and distributions carry them back together.
+pub fn counts_misses(btf: &Btf<'_>) -> bool {
+    btf.offset("bpf_link_info", "kprobe_multi.missed").is_ok()
+}

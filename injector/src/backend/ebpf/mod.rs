@@ -1,0 +1,401 @@
+//! The in-kernel backend: one program at the entry of every hooked system call decides and injects
+//! (`bpf_override_return`), so that a call costs a fraction of a microsecond and nothing waits for
+//! user space.
+
+pub mod btf;
+pub mod engine;
+pub mod kallsyms;
+pub mod memory;
+pub mod object;
+pub mod probe;
+pub mod support;
+mod tests_of_calls;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use injector_common::Event;
+
+use self::btf::Btf;
+use self::engine::{AttachKind, CallSlot, Engine, EngineError, EngineRule, EngineSpec};
+use self::memory::Memory;
+use self::probe::{Capabilities, Need};
+use self::tests_of_calls::Tester;
+use super::{Backend, BackendError, HookReport, Report, Unsupported};
+use crate::plan::Plan;
+use crate::rule::lower::lower;
+use crate::sys::canary::Canary;
+use crate::sys::process::{has_ended, pidfd_open};
+use crate::syscall::{self, Abi, CallId};
+use crate::target::process::{Proc, Process, Tgid};
+use crate::target::select::descendants;
+use crate::text::some_of;
+
+/// The backend.
+pub struct Ebpf {
+    capabilities: Capabilities,
+    tester: Tester,
+    engine: Option<Engine>,
+    rules: usize,
+    targets: Vec<OwnedFd>,
+    healed: bool,
+    misses: Option<u64>,
+}
+
+impl std::fmt::Debug for Ebpf {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Ebpf")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A kernel function to hook, with the calls that enter by it.
+#[derive(Clone, Debug)]
+struct Stub {
+    function: String,
+    address: u64,
+    calls: Vec<CallId>,
+}
+
+pub(crate) fn slot(call: CallId) -> CallSlot {
+    CallSlot {
+        compat: call.abi == Abi::I386,
+        nr: call.nr.0,
+    }
+}
+
+impl Ebpf {
+    /// Looks at the machine and starts the caller of test calls. Before any thread is started.
+    pub fn new() -> Result<Self, BackendError> {
+        Ok(Self {
+            capabilities: probe::probe(),
+            tester: Tester::new(Canary::start()?),
+            engine: None,
+            rules: 0,
+            targets: Vec::new(),
+            healed: false,
+            misses: None,
+        })
+    }
+
+    /// The memory shared with the kernel program, once loaded.
+    pub fn memory(&self) -> Option<Arc<Memory>> {
+        self.engine
+            .as_ref()
+            .map(|engine| Arc::clone(engine.memory()))
+    }
+
+    /// The descriptor that becomes readable when there are events, once loaded.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.as_ref().map(Engine::ring_fd)
+    }
+
+    /// Handles on the targets that the plan named; each becomes readable when its process ends.
+    pub fn target_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.targets.iter().map(AsFd::as_fd)
+    }
+
+    /// Instructions that the verifier walked for the entry program, once loaded.
+    pub fn verified_instructions(&self) -> Option<u32> {
+        self.engine
+            .as_ref()?
+            .program_info()
+            .ok()
+            .map(|info| info.verified)
+    }
+
+    /// Tries one hooked call again, another one each time; a warning where the fault no longer
+    /// arrives. What came between can only be another agent.
+    pub fn watch(&mut self) -> Option<String> {
+        if self.healed {
+            return None;
+        }
+        self.tester.watch()
+    }
+
+    fn engine(&mut self) -> Result<&mut Engine, BackendError> {
+        self.engine.as_mut().ok_or(BackendError::NotLoaded)
+    }
+
+    /// The functions by which the plan's calls enter the kernel, aliases joined.
+    fn stubs(plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Stub>, BackendError> {
+        let mut wanted: Vec<(CallId, Vec<String>)> = Vec::new();
+        for call in plan.calls() {
+            let functions = syscall::by_id(call)
+                .map(|known| known.stubs())
+                .unwrap_or_default();
+            wanted.push((call, functions));
+        }
+        let names: Vec<&str> = wanted
+            .iter()
+            .flat_map(|(_, functions)| functions)
+            .map(String::as_str)
+            .collect();
+        let addresses = kallsyms::addresses(&names).map_err(|source| BackendError::Read {
+            path: kallsyms::KALLSYMS,
+            source,
+        })?;
+        // A call that the kernel was built without has a stub too, which may not be hooked.
+        let injectable = kallsyms::injectable();
+        let may_be_hooked = |address: &u64| {
+            injectable
+                .as_ref()
+                .is_none_or(|list| list.contains(address))
+        };
+        let mut stubs: BTreeMap<u64, Stub> = BTreeMap::new();
+        let mut absent = Vec::new();
+        for (call, functions) in &wanted {
+            let known = functions
+                .iter()
+                .find_map(|function| addresses.get(function.as_str()).map(|at| (function, *at)))
+                .filter(|(_, address)| may_be_hooked(address));
+            match known {
+                Some((function, address)) => stubs
+                    .entry(address)
+                    .or_insert_with(|| Stub {
+                        function: function.clone(),
+                        address,
+                        calls: Vec::new(),
+                    })
+                    .calls
+                    .push(*call),
+                None => absent.push((*call, functions.first().cloned().unwrap_or_default())),
+            }
+        }
+        Self::leave_out(plan, &absent, warnings)?;
+        Ok(stubs.into_values().collect())
+    }
+
+    /// Does without calls that this kernel lacks. A name that exists in one ABI only, or a class
+    /// with calls that the kernel was built without, is no mistake; a rule of which nothing is left
+    /// is.
+    fn leave_out(
+        plan: &Plan,
+        absent: &[(CallId, String)],
+        warnings: &mut Vec<String>,
+    ) -> Result<(), BackendError> {
+        for rule in &plan.rules {
+            let is_absent = |call: &CallId| absent.iter().any(|(known, _)| known == call);
+            if rule.calls.iter().all(is_absent)
+                && let Some((call, function)) =
+                    absent.iter().find(|(call, _)| rule.calls.contains(call))
+            {
+                return Err(BackendError::NoSuchStub {
+                    call: call.to_string(),
+                    function: function.clone(),
+                });
+            }
+        }
+        if !absent.is_empty() {
+            let calls = absent.iter().map(|(call, _)| call.to_string());
+            warnings.push(format!("this kernel does not have {}", some_of(calls)));
+        }
+        Ok(())
+    }
+
+    fn add(engine: &Engine, process: &Process) -> Result<Option<OwnedFd>, BackendError> {
+        // The handle first: if it is still good after the process was added, it was that process
+        // that was added, and its end will be seen.
+        let Ok(handle) = pidfd_open(process.tgid.0) else {
+            return Ok(None);
+        };
+        let still_the_same = |process: &Process| {
+            Proc::default()
+                .process(process.tgid)
+                .is_some_and(|now| now.start_ticks == process.start_ticks && !now.has_ended())
+        };
+        if !still_the_same(process) {
+            return Ok(None);
+        }
+        engine.add_target(process.tgid.0, process.start_ticks)?;
+        if has_ended(handle.as_fd()) {
+            engine.remove_target(process.tgid.0)?;
+            return Ok(None);
+        }
+        Ok(Some(handle))
+    }
+
+    fn add_targets(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
+        for process in &plan.targets {
+            let handle = Self::add(engine, process)?;
+            let handle = handle.ok_or(BackendError::TargetGone(process.tgid.0))?;
+            self.targets.push(handle);
+        }
+        if !plan.follow {
+            return Ok(());
+        }
+        // Children born from here on are seen by the fork hook; those from before by looking until
+        // a look finds nothing new.
+        let proc = Proc::default();
+        let never = proc.lineage(Tgid(std::process::id()));
+        loop {
+            let all = proc.processes();
+            let known: Vec<Tgid> = all
+                .iter()
+                .map(|process| process.tgid)
+                .filter(|tgid| engine.is_target(tgid.0) && tgid.0 != self.tester.pid())
+                .collect();
+            let mut grown = false;
+            for process in descendants(&all, &known, &never) {
+                grown |= Self::add(engine, &process)?.is_some();
+            }
+            if !grown {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Backend for Ebpf {
+    fn name(&self) -> &'static str {
+        "ebpf"
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn admit(&self, plan: &Plan) -> Result<(), Vec<Unsupported>> {
+        support::admit(plan)
+    }
+
+    fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        let needs: Vec<_> = self.capabilities.missing().cloned().collect();
+        if !needs.is_empty() {
+            return Err(BackendError::Machine { needs });
+        }
+        let data = std::fs::read(btf::VMLINUX).map_err(|source| BackendError::Read {
+            path: btf::VMLINUX,
+            source,
+        })?;
+        let offsets = btf::offsets(&Btf::parse(&data)?)?;
+        let mut rules = Vec::new();
+        for rule in &plan.rules {
+            // `admit` has lowered it before.
+            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
+            rules.push(EngineRule {
+                wire,
+                calls: rule.calls.iter().copied().map(slot).collect(),
+            });
+        }
+        self.rules = rules.len();
+        self.engine = Some(Engine::load(&EngineSpec {
+            rules,
+            seed: plan.seed,
+            dry_run: plan.dry_run,
+            follow: plan.follow,
+            canary: self.tester.pid(),
+            offsets,
+            attach: AttachKind::for_functions(plan.calls().len()),
+        })?);
+        Ok(())
+    }
+
+    fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
+        let mut warnings = Vec::new();
+        let mut stubs = Self::stubs(plan, &mut warnings)?;
+        let names: Vec<&str> = stubs.iter().map(|stub| stub.function.as_str()).collect();
+        if let Some(list) = probe::enabled_functions() {
+            let busy = probe::trampolines(&list, &names);
+            if !busy.is_empty() {
+                let functions = busy.into_iter().map(str::to_owned).collect();
+                return Err(BackendError::Collision { functions });
+            }
+        }
+        self.engine()?.attach_hooks()?;
+        self.add_targets(plan)?;
+        let mut addresses: Vec<u64> = stubs.iter().map(|stub| stub.address).collect();
+        let engine = self.engine()?;
+        let mut kind = match engine.attach_entries(&addresses) {
+            Ok(kind) => kind,
+            Err(EngineError::NotInjectable(source)) => {
+                // Where the kernel's list could not be read.
+                let good = engine.injectable(&addresses);
+                let (kept, lost): (Vec<_>, Vec<_>) = stubs
+                    .into_iter()
+                    .partition(|stub| good.contains(&stub.address));
+                if lost.is_empty() {
+                    return Err(EngineError::NotInjectable(source).into());
+                }
+                let absent: Vec<_> = lost
+                    .iter()
+                    .flat_map(|stub| stub.calls.iter().map(|call| (*call, stub.function.clone())))
+                    .collect();
+                Self::leave_out(plan, &absent, &mut warnings)?;
+                stubs = kept;
+                addresses.retain(|address| good.contains(address));
+                engine.attach_entries(&addresses)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let calls = || stubs.iter().flat_map(|stub| stub.calls.iter().copied());
+        let (tested, untested) = match self.tester.prove(calls()) {
+            // Somebody else's kprobe on one of the functions: with a kprobe of our own there, both
+            // share one handler, which ends with the first that changes the program counter
+            // (aggr_pre_handler of kernel/kprobes.c).
+            Err(BackendError::NoFault { .. }) if kind == AttachKind::KprobeMulti => {
+                let engine = self.engine()?;
+                engine.use_kprobes()?;
+                kind = engine.attach_entries(&addresses)?;
+                self.tester.prove(calls())?
+            }
+            proven => proven?,
+        };
+        if !untested.is_empty() {
+            warnings.push(format!(
+                "not tried by a test call, since it could not be undone: {}",
+                some_of(untested.iter().map(ToString::to_string))
+            ));
+        }
+        Ok(HookReport {
+            functions: addresses.len(),
+            mechanism: kind.to_string(),
+            targets: self.report().targets_seen,
+            tested,
+            warnings,
+        })
+    }
+
+    fn activate(&mut self) -> Result<u64, BackendError> {
+        Ok(self.engine()?.arm())
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        self.engine.as_mut()?.next_event()
+    }
+
+    fn heal(&mut self) -> Result<(), BackendError> {
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
+        if self.healed {
+            return Ok(());
+        }
+        engine.memory().switch_off();
+        if self.capabilities.has(Need::MissCounts) {
+            self.misses = engine.program_info().ok().map(|info| info.misses);
+        }
+        engine.detach_entries();
+        self.healed = true;
+        self.tester.prove_healed()
+    }
+
+    fn report(&self) -> Report {
+        let Some(engine) = &self.engine else {
+            return Report::default();
+        };
+        let misses = if !self.healed && self.capabilities.has(Need::MissCounts) {
+            engine.program_info().ok().map(|info| info.misses)
+        } else {
+            self.misses
+        };
+        Report {
+            misses,
+            ..engine.memory().report(self.rules)
+        }
+    }
+}

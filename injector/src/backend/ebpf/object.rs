@@ -1,0 +1,226 @@
+//! The kernel object: parsing, constants, maps, loading. aya's own loader knows neither
+//! kprobe.multi nor fmod_ret programs and reads all of the kernel's BTF at every start, so that
+//! finject takes the parts of aya that it needs (`aya-obj` for the object, maps and the ring buffer
+//! from `aya`) and loads the programs itself.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use aya::maps::{Map, MapData, RingBuf};
+use aya_obj::btf::BtfFeatures;
+use aya_obj::generated::bpf_prog_type;
+use aya_obj::{EbpfSectionKind, Object};
+
+use crate::sys::{SysError, bpf};
+
+/// Names another object instead of the one that finject carries.
+pub const OBJECT_VARIABLE: &str = "FINJECT_BPF_OBJECT";
+
+/// The map that finject maps: the object's zeroed memory.
+pub const MAPPED: &str = ".bss";
+/// `BPF_F_MMAPABLE` of include/uapi/linux/bpf.h.
+const MMAPABLE: u32 = 1 << 10;
+
+static CARRIED: &[u8] = aya::include_bytes_aligned!("../../../bpf/finject.bpf.o");
+
+/// An object that could not be made to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The file named by the environment cannot be read.
+    #[error("cannot read the kernel object {path} that {OBJECT_VARIABLE} names")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not an object of finject's.
+    #[error("the kernel object is damaged: {what}")]
+    Damaged {
+        /// What did not fit.
+        what: String,
+    },
+    /// The kernel did not create a map.
+    #[error("cannot create the map {name}")]
+    Map {
+        /// The map.
+        name: String,
+        /// Why.
+        #[source]
+        source: aya::maps::MapError,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel refuses the program {name}{}", tail_of(log))]
+    Refused {
+        /// The program.
+        name: &'static str,
+        /// The verifier's log.
+        log: String,
+        /// Why.
+        #[source]
+        source: SysError,
+    },
+    /// Another call failed.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// The end of a verifier's log, where the reason stands.
+fn tail_of(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(":\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+}
+
+fn damaged(what: impl std::fmt::Display) -> ObjectError {
+    ObjectError::Damaged {
+        what: what.to_string(),
+    }
+}
+
+/// The bytes of the object: finject's own, or the file that the environment names.
+pub fn bytes() -> Result<Vec<u8>, ObjectError> {
+    match std::env::var_os(OBJECT_VARIABLE) {
+        None => Ok(CARRIED.to_vec()),
+        Some(path) => std::fs::read(&path).map_err(|source| ObjectError::Read {
+            path: path.to_string_lossy().into_owned(),
+            source,
+        }),
+    }
+}
+
+/// A constant of the program: its symbol and its bytes.
+pub type Constant = (&'static str, Vec<u8>);
+
+/// An object whose maps exist, ready to load programs from.
+#[derive(Debug)]
+pub struct Loaded {
+    object: Object,
+    btf: OwnedFd,
+    maps: HashMap<String, MapData>,
+}
+
+impl Loaded {
+    /// Parses the object, sets its constants, and creates its maps; `sizes` names the maps whose
+    /// number of entries is not the object's own.
+    pub fn new(
+        data: &[u8],
+        constants: &[Constant],
+        sizes: &[(&str, u32)],
+    ) -> Result<Self, ObjectError> {
+        let mut object = Object::parse(data).map_err(damaged)?;
+        let constants = constants
+            .iter()
+            .map(|(name, value)| (*name, (value.as_slice(), true)));
+        object
+            .patch_map_data(constants.collect())
+            .map_err(damaged)?;
+        // All of these came before Linux 5.17, below which finject's program does not run.
+        let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+        let btf = object.fixup_and_sanitize_btf(&features).map_err(damaged)?;
+        let btf = btf.ok_or_else(|| damaged("it has no type information"))?;
+        let btf = bpf::load_btf(&btf.to_bytes())?;
+        let mut maps = HashMap::new();
+        let mut definitions = Vec::new();
+        for (name, mut map) in std::mem::take(&mut object.maps) {
+            if let Some((_, entries)) = sizes.iter().find(|(sized, _)| *sized == name) {
+                map.set_max_entries(*entries);
+            }
+            let is_constant = map.section_kind() == EbpfSectionKind::Rodata;
+            let initial = if name == MAPPED {
+                Vec::new()
+            } else {
+                map.data().to_vec()
+            };
+            if name == MAPPED
+                && let aya_obj::Map::Legacy(map) = &mut map
+            {
+                map.def.map_flags |= MMAPABLE;
+            }
+            let definition = map.clone();
+            let map = MapData::create(map, short(&name), Some(btf.as_fd())).map_err(|source| {
+                ObjectError::Map {
+                    name: name.clone(),
+                    source,
+                }
+            })?;
+            if !initial.is_empty() {
+                bpf::map_update_bytes(map.fd().as_fd(), 0, &initial)?;
+            }
+            if is_constant {
+                bpf::map_freeze(map.fd().as_fd())?;
+            }
+            definitions.push((name.clone(), map.fd().as_fd().as_raw_fd(), definition));
+            maps.insert(name, map);
+        }
+        let sections: HashSet<usize> = object
+            .functions
+            .keys()
+            .map(|(section, _)| *section)
+            .collect();
+        object
+            .relocate_maps(
+                definitions
+                    .iter()
+                    .map(|(name, fd, map)| (name.as_str(), *fd, map)),
+                &sections,
+            )
+            .map_err(damaged)?;
+        object.relocate_calls(&sections).map_err(damaged)?;
+        Ok(Self { object, btf, maps })
+    }
+
+    /// Loads one program. `attach` is the expected attach type, 0 for none.
+    pub fn program(
+        &self,
+        name: &'static str,
+        kind: bpf_prog_type,
+        attach: u32,
+    ) -> Result<OwnedFd, ObjectError> {
+        let missing = || damaged(format_args!("it has no program {name}"));
+        let program = self.object.programs.get(name).ok_or_else(missing)?;
+        let function = self
+            .object
+            .functions
+            .get(&program.function_key())
+            .ok_or_else(missing)?;
+        let functions = function.func_info.func_info_bytes();
+        let license = CString::new(program.license.to_bytes()).map_err(damaged)?;
+        let spec = bpf::ProgramSpec {
+            name,
+            kind: kind as u32,
+            attach,
+            instructions: &function.instructions,
+            license: &license,
+            btf: Some((self.btf.as_fd(), &functions, function.func_info_rec_size)),
+        };
+        bpf::load_program(&spec).map_err(|(source, log)| ObjectError::Refused { name, log, source })
+    }
+
+    /// A map that stays with the object.
+    pub fn map(&self, name: &'static str) -> Result<&MapData, ObjectError> {
+        self.maps
+            .get(name)
+            .ok_or_else(|| damaged(format_args!("it has no map {name}")))
+    }
+
+    /// The ring buffer, taken out of the object.
+    pub fn ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, ObjectError> {
+        let map = self.maps.remove(name);
+        let map = map.ok_or_else(|| damaged(format_args!("it has no map {name}")))?;
+        let failed = |source| ObjectError::Map {
+            name: name.to_owned(),
+            source,
+        };
+        RingBuf::try_from(Map::from_map_data(map).map_err(failed)?).map_err(failed)
+    }
+}
+
+/// Map names are at most 15 bytes of letters, digits, `_` and `.` (kernel/bpf/syscall.c).
+fn short(name: &str) -> &str {
+    name.get(..15).unwrap_or(name)
+}

@@ -1,0 +1,494 @@
+//! What the in-kernel backend needs, and what of it this machine has: each need with what was
+//! found, and with what would provide it where it is missing. Nothing here changes anything; the
+//! trial that `doctor` makes is in the backend itself.
+
+use std::fs;
+use std::path::Path;
+
+use super::btf::{self, Btf};
+use super::kallsyms;
+use crate::sys::bpf;
+use crate::sys::process::effective_uid;
+
+/// Number of `bpf_override_return` among the helpers (include/uapi/linux/bpf.h).
+const HELPER_OVERRIDE: i32 = 58;
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO` of include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF` of include/uapi/linux/capability.h.
+const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
+
+/// Something that the backend needs or makes use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// A machine whose system-call numbers finject knows.
+    Architecture,
+    /// The right to load and attach programs.
+    Privilege,
+    /// Process numbers that mean the same to the kernel program.
+    PidNamespace,
+    /// Linux 5.17: loops of the kernel's for programs.
+    Kernel,
+    /// A lockdown below confidentiality.
+    Lockdown,
+    /// The kernel's own type information.
+    TypeInformation,
+    /// Probes at function entries.
+    Kprobes,
+    /// `bpf_override_return`.
+    Override,
+    /// The function tracer, on which probes sit.
+    FunctionTracer,
+    /// Addresses of kernel functions.
+    Symbols,
+    /// Counts of the runs that the kernel left out.
+    MissCounts,
+    /// The list of hooked functions, to see other agents.
+    TraceFiles,
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(match self {
+            Self::Architecture => "architecture",
+            Self::Privilege => "privilege",
+            Self::PidNamespace => "pid namespace",
+            Self::Kernel => "kernel version",
+            Self::Lockdown => "lockdown",
+            Self::TypeInformation => "type information",
+            Self::Kprobes => "kprobes",
+            Self::Override => "error injection",
+            Self::FunctionTracer => "function tracer",
+            Self::Symbols => "kernel symbols",
+            Self::MissCounts => "miss counts",
+            Self::TraceFiles => "trace files",
+        })
+    }
+}
+
+/// What probing found of one need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is there.
+    Found,
+    /// It is not, and nothing works without it. What would provide it.
+    Missing {
+        /// What to do.
+        remedy: String,
+    },
+    /// It is not, and something is less good without it.
+    Lacking {
+        /// What is less good, and what to do.
+        consequence: String,
+    },
+    /// It could not be told, since something else is missing.
+    Unknown,
+}
+
+/// One line of the doctor's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The need.
+    pub need: Need,
+    /// What was seen.
+    pub seen: String,
+    /// What that means.
+    pub state: State,
+}
+
+/// Everything that probing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// In the order in which the needs build on each other.
+    pub findings: Vec<Finding>,
+}
+
+impl Capabilities {
+    /// The needs that stand in the way.
+    pub fn missing(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| matches!(finding.state, State::Missing { .. }))
+    }
+
+    /// Whether a need is met.
+    pub fn has(&self, need: Need) -> bool {
+        let found = |finding: &&Finding| finding.need == need && finding.state == State::Found;
+        self.findings.iter().any(|finding| found(&finding))
+    }
+}
+
+fn found(need: Need, seen: impl Into<String>) -> Finding {
+    Finding {
+        need,
+        seen: seen.into(),
+        state: State::Found,
+    }
+}
+
+fn missing(need: Need, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding {
+        need,
+        seen: seen.into(),
+        state: State::Missing {
+            remedy: remedy.into(),
+        },
+    }
+}
+
+fn lacking(need: Need, seen: impl Into<String>, consequence: impl Into<String>) -> Finding {
+    Finding {
+        need,
+        seen: seen.into(),
+        state: State::Lacking {
+            consequence: consequence.into(),
+        },
+    }
+}
+
+fn unknown(need: Need, seen: impl Into<String>) -> Finding {
+    Finding {
+        need,
+        seen: seen.into(),
+        state: State::Unknown,
+    }
+}
+
+/// Looks at everything.
+pub fn probe() -> Capabilities {
+    let privilege = privilege();
+    let lockdown = lockdown();
+    let may_load = privilege.state == State::Found && lockdown.state == State::Found;
+    let type_data = fs::read(btf::VMLINUX);
+    let parsed = type_data.as_ref().ok().map(|data| Btf::parse(data));
+    let findings = vec![
+        architecture(),
+        privilege,
+        pid_namespace(),
+        kernel(),
+        lockdown,
+        type_information(parsed.as_ref()),
+        kprobes(),
+        if may_load {
+            override_helper()
+        } else {
+            unknown(Need::Override, "not tried: see above")
+        },
+        function_tracer(),
+        symbols(),
+        miss_counts(parsed.as_ref()),
+        trace_files(),
+    ];
+    Capabilities { findings }
+}
+
+fn architecture() -> Finding {
+    if cfg!(target_arch = "x86_64") {
+        found(Need::Architecture, "x86-64, with its 32-bit calls")
+    } else {
+        missing(
+            Need::Architecture,
+            std::env::consts::ARCH,
+            "run finject on x86-64",
+        )
+    }
+}
+
+fn privilege() -> Finding {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |capability: u32| effective >> capability & 1 == 1;
+    let uid = effective_uid();
+    if !(has(SYS_ADMIN) || has(BPF) && has(PERFMON)) {
+        let seen = format!("uid {uid}, without CAP_SYS_ADMIN and without CAP_BPF and CAP_PERFMON");
+        return missing(Need::Privilege, seen, "run it as root: sudo finject ...");
+    }
+    // Capabilities of a user namespace of one's own look the same, and count for nothing.
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let fields: Vec<&str> = map.split_ascii_whitespace().collect();
+    if fields.len() == 3 && fields != ["0", "0", "4294967295"] {
+        let seen = format!("uid {uid} of a user namespace");
+        return missing(
+            Need::Privilege,
+            seen,
+            "run it as root of the host: loading kernel programs needs privilege in the initial \
+             user namespace",
+        );
+    }
+    found(Need::Privilege, format!("uid {uid}, with the capabilities"))
+}
+
+fn pid_namespace() -> Finding {
+    match fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() == INITIAL_PID_NAMESPACE => {
+            found(Need::PidNamespace, "the initial one")
+        }
+        Ok(link) => missing(
+            Need::PidNamespace,
+            format!("{}, not the initial one", link.display()),
+            "run finject on the host, or in a container that shares its process numbers \
+             (docker run --pid=host --privileged ...)",
+        ),
+        Err(error) => unknown(Need::PidNamespace, format!("/proc/self/ns/pid: {error}")),
+    }
+}
+
+/// Major and minor of the running kernel.
+fn release() -> Option<(String, u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let release = release.trim().to_owned();
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Some((release, major, minor)),
+        _ => None,
+    }
+}
+
+fn kernel() -> Finding {
+    match release() {
+        Some((release, major, minor)) if (major, minor) >= (5, 17) => {
+            found(Need::Kernel, format!("Linux {release}"))
+        }
+        Some((release, ..)) => missing(
+            Need::Kernel,
+            format!("Linux {release}"),
+            "Linux 5.17 or newer: programs need its loops (bpf_loop)",
+        ),
+        None => unknown(
+            Need::Kernel,
+            "/proc/sys/kernel/osrelease says nothing known",
+        ),
+    }
+}
+
+fn lockdown() -> Finding {
+    match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(text) if text.contains("[confidentiality]") => missing(
+            Need::Lockdown,
+            "confidentiality",
+            "boot without lockdown=confidentiality: in that mode the kernel allows no probes and \
+             no reading of its memory",
+        ),
+        Ok(text) => {
+            let mode = text.split(['[', ']']).nth(1).unwrap_or("none");
+            found(Need::Lockdown, mode)
+        }
+        Err(_) => found(Need::Lockdown, "none"),
+    }
+}
+
+fn type_information(parsed: Option<&Result<Btf<'_>, btf::BtfError>>) -> Finding {
+    match parsed {
+        Some(Ok(parsed)) => match btf::offsets(parsed) {
+            Ok(_) => found(Need::TypeInformation, btf::VMLINUX),
+            Err(error) => missing(
+                Need::TypeInformation,
+                error.to_string(),
+                "a kernel whose structures this version of finject knows (5.17 to 6.12 are tested \
+                 at their ends)",
+            ),
+        },
+        Some(Err(error)) => missing(
+            Need::TypeInformation,
+            error.to_string(),
+            "a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+        None => missing(
+            Need::TypeInformation,
+            format!("no {}", btf::VMLINUX),
+            "a kernel built with CONFIG_DEBUG_INFO_BTF=y (all large distributions' since 2021)",
+        ),
+    }
+}
+
+/// What the kernel's build configuration says of an option, where it is shown as text.
+fn configured(option: &str) -> Option<String> {
+    let (release, ..) = release()?;
+    let path = format!("/boot/config-{release}");
+    let text = fs::read_to_string(&path).ok()?;
+    let line = text.lines().find(|line| {
+        line.strip_prefix(option)
+            .is_some_and(|rest| rest.starts_with('='))
+            || *line == format!("# {option} is not set")
+    });
+    Some(match line {
+        Some(line) => format!("{} ({path})", line.trim_start_matches("# ")),
+        None => format!("{option} is not in {path}"),
+    })
+}
+
+fn kprobes() -> Finding {
+    let kind = Path::new("/sys/bus/event_source/devices/kprobe/type");
+    if kind.exists() {
+        found(Need::Kprobes, "the kernel has them")
+    } else {
+        let seen = configured("CONFIG_KPROBES").unwrap_or_else(|| "no kprobe event source".into());
+        missing(
+            Need::Kprobes,
+            seen,
+            "a kernel with CONFIG_KPROBES, CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS, and /sys \
+             mounted",
+        )
+    }
+}
+
+fn override_helper() -> Finding {
+    match bpf::kprobe_has_helper(HELPER_OVERRIDE) {
+        Ok(true) => found(Need::Override, "bpf_override_return"),
+        Ok(false) => missing(
+            Need::Override,
+            configured("CONFIG_BPF_KPROBE_OVERRIDE")
+                .unwrap_or_else(|| "no bpf_override_return".into()),
+            "a kernel with CONFIG_BPF_KPROBE_OVERRIDE=y: Ubuntu, Amazon Linux, RHEL 8, Arch and \
+             Proxmox have it; Debian, Fedora, RHEL 9 and SLES do not. `cargo xtask vm` boots one",
+        ),
+        Err(error) if error.errno() == libc::EPERM => missing(
+            Need::Privilege,
+            "bpf(2) is not permitted",
+            "run it as root of the host; in a container, with --privileged",
+        ),
+        Err(error) => missing(
+            Need::Override,
+            format!("{error}: {}", error.source),
+            "a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_BPF_EVENTS",
+        ),
+    }
+}
+
+fn function_tracer() -> Finding {
+    match fs::read_to_string("/proc/sys/kernel/ftrace_enabled") {
+        Ok(text) if text.trim() == "0" => missing(
+            Need::FunctionTracer,
+            "kernel.ftrace_enabled = 0",
+            "sysctl kernel.ftrace_enabled=1: probes sit on the function tracer",
+        ),
+        Ok(_) => found(Need::FunctionTracer, "on"),
+        Err(_) => missing(
+            Need::FunctionTracer,
+            "no kernel.ftrace_enabled",
+            "a kernel with CONFIG_FUNCTION_TRACER and CONFIG_DYNAMIC_FTRACE",
+        ),
+    }
+}
+
+fn symbols() -> Finding {
+    const PROBE: &str = "__x64_sys_fsync";
+    match kallsyms::addresses(&[PROBE]) {
+        Ok(found_at) => match found_at.get(PROBE) {
+            Some(0) => missing(
+                Need::Symbols,
+                "addresses are hidden",
+                "run it as root, and sysctl kernel.kptr_restrict=1 or 0",
+            ),
+            Some(_) => found(Need::Symbols, kallsyms::KALLSYMS),
+            None => missing(
+                Need::Symbols,
+                format!("{} has no {PROBE}", kallsyms::KALLSYMS),
+                "a kernel with CONFIG_KALLSYMS, and x86's system-call wrappers (Linux 4.17)",
+            ),
+        },
+        Err(error) => missing(
+            Need::Symbols,
+            format!("{}: {error}", kallsyms::KALLSYMS),
+            "a kernel with CONFIG_KALLSYMS, and /proc mounted",
+        ),
+    }
+}
+
+fn miss_counts(parsed: Option<&Result<Btf<'_>, btf::BtfError>>) -> Finding {
+    match parsed {
+        Some(Ok(parsed)) if btf::counts_misses(parsed) => found(
+            Need::MissCounts,
+            "the kernel counts runs that it leaves out",
+        ),
+        Some(Ok(_)) => lacking(
+            Need::MissCounts,
+            "misses: unknown",
+            "before Linux 6.7 the kernel leaves runs out uncounted while another program of the \
+             same processor works on a map: counts may then be short, and nothing tells",
+        ),
+        _ => unknown(Need::MissCounts, "misses: unknown"),
+    }
+}
+
+/// Where the list of hooked functions is, if it can be read.
+pub fn enabled_functions() -> Option<String> {
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .find_map(|directory| fs::read_to_string(format!("{directory}/enabled_functions")).ok())
+}
+
+fn trace_files() -> Finding {
+    match enabled_functions() {
+        Some(_) => found(Need::TraceFiles, "enabled_functions can be read"),
+        None => lacking(
+            Need::TraceFiles,
+            "no enabled_functions",
+            "another agent on the same function is noticed only by the test calls; mount -t \
+             tracefs nodev /sys/kernel/tracing",
+        ),
+    }
+}
+
+/// The functions among `names` on which another agent has put a trampoline (a fentry, fexit or
+/// fmod_ret program). With one there, an override would be lost or turned into garbage.
+/// Lines are `name (count) flags...`, and `D` is the flag (kernel/trace/ftrace.c, `t_show`).
+pub fn trampolines<'n>(list: &str, names: &[&'n str]) -> Vec<&'n str> {
+    let direct = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.next()?;
+        let flags = words.skip(1).take_while(|word| word.len() == 1);
+        flags
+            .clone()
+            .any(|flag| flag == "D")
+            .then(|| name.to_owned())
+    };
+    let busy: Vec<String> = list.lines().filter_map(direct).collect();
+    names
+        .iter()
+        .copied()
+        .filter(|name| busy.iter().any(|busy| busy == name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_direct_calls_are_collisions() {
+        let list = "__x64_sys_fsync (1) R             ->arch_ftrace_ops_list_func+0x0/0x1e0\n\
+                    __x64_sys_write (2) R   D   M \ttramp: ftrace_regs_caller+0x0/0x65 (x)\n\
+                    \tdirect-->bpf_trampoline_6442509213+0x0/0x106\n\
+                    __x64_sys_read (1)     D\t\n\
+                    do_D (1) R\n";
+        let names = [
+            "__x64_sys_fsync",
+            "__x64_sys_write",
+            "__x64_sys_read",
+            "do_D",
+        ];
+        assert_eq!(
+            trampolines(list, &names),
+            ["__x64_sys_write", "__x64_sys_read"]
+        );
+    }
+
+    #[test]
+    fn every_missing_need_says_what_to_do() {
+        for finding in probe().missing() {
+            let State::Missing { remedy } = &finding.state else {
+                unreachable!()
+            };
+            assert!(
+                !remedy.is_empty() && !finding.seen.is_empty(),
+                "{finding:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Test calls: proof that faults arrive on the very functions that were hooked, and later that they
+//! no longer do.
+
+use injector_common::shared::CANARY_ERRNO;
+
+use super::slot;
+use crate::backend::BackendError;
+use crate::sys::canary::{Answer, Canary};
+use crate::syscall::{self, CallId};
+
+/// Calls that must not be tried: if the fault did not arrive, they would make a second process,
+/// block, or touch what the whole machine shares.
+const NEVER_TRIED: [&str; 12] = [
+    "fork",
+    "vfork",
+    "clone",
+    "clone3",
+    "pause",
+    "rt_sigsuspend",
+    "sigsuspend",
+    "sigreturn",
+    "vhangup",
+    "sync",
+    "reboot",
+    "kexec_load",
+];
+
+/// A run may be left out while another program of the same processor works on a map, so that one
+/// call proves nothing either way.
+const TRIES: usize = 50;
+
+/// Makes test calls.
+#[derive(Debug)]
+pub(super) struct Tester {
+    canary: Canary,
+    calls: Vec<CallId>,
+    next: usize,
+    warned: bool,
+}
+
+fn is_tried(call: CallId) -> bool {
+    syscall::by_id(call).is_some_and(|known| !NEVER_TRIED.contains(&known.name()))
+}
+
+fn saw(answer: Answer) -> String {
+    match answer {
+        Answer::Faulted => format!("it failed with {CANARY_ERRNO}, as asked"),
+        Answer::Ran(result) => format!("it ran, and returned {result}"),
+        Answer::Blocked => "it did not return".into(),
+    }
+}
+
+impl Tester {
+    pub(super) fn new(canary: Canary) -> Self {
+        Self {
+            canary,
+            calls: Vec::new(),
+            next: 0,
+            warned: false,
+        }
+    }
+
+    /// The calling process.
+    pub(super) fn pid(&self) -> u32 {
+        self.canary.pid()
+    }
+
+    fn try_call(&mut self, call: CallId, want_fault: bool) -> Answer {
+        let slot = slot(call);
+        let mut answer = Answer::Blocked;
+        for _ in 0..TRIES {
+            answer = self.canary.call(slot.compat, slot.nr);
+            if (answer == Answer::Faulted) == want_fault || answer == Answer::Blocked {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// Tries every call once; how many were tried, and which could not be.
+    pub(super) fn prove(
+        &mut self,
+        calls: impl Iterator<Item = CallId>,
+    ) -> Result<(usize, Vec<CallId>), BackendError> {
+        let (tried, untried): (Vec<_>, Vec<_>) = calls.partition(|call| is_tried(*call));
+        for call in &tried {
+            let answer = self.try_call(*call, true);
+            if answer != Answer::Faulted {
+                return Err(BackendError::NoFault {
+                    call: call.to_string(),
+                    saw: saw(answer),
+                });
+            }
+        }
+        let number = tried.len();
+        self.calls = tried;
+        Ok((number, untried))
+    }
+
+    /// Tries the next of the proven calls again; what it met where the fault did not arrive, once.
+    pub(super) fn watch(&mut self) -> Option<String> {
+        if self.warned || self.calls.is_empty() {
+            return None;
+        }
+        let call = self.calls[self.next % self.calls.len()];
+        self.next += 1;
+        let answer = self.try_call(call, true);
+        if answer == Answer::Faulted {
+            return None;
+        }
+        self.warned = true;
+        Some(format!(
+            "faults no longer arrive on {call}: a test call was not failed ({}); another agent may \
+             have put a trampoline on its function",
+            saw(answer)
+        ))
+    }
+
+    /// Tries one of the proven calls: it must run.
+    pub(super) fn prove_healed(&mut self) -> Result<(), BackendError> {
+        let Some(call) = self.calls.first().copied() else {
+            return Ok(());
+        };
+        match self.try_call(call, false) {
+            Answer::Faulted => Err(BackendError::NoFault {
+                call: call.to_string(),
+                saw: "a fault still arrived after everything was taken away".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a backend tells of its work: what it hooked, and its counters.
+
+/// What was attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookReport {
+    /// Kernel functions hooked, each address once.
+    pub functions: usize,
+    /// The kernel's mechanism.
+    pub mechanism: String,
+    /// Target processes, descendants included.
+    pub targets: u64,
+    /// Calls that were tried, and failed as they should.
+    pub tested: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// One rule's counters. Units as in `injector_common::RuleCell`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleReport {
+    /// Calls that matched.
+    pub matched: u64,
+    /// Firings.
+    pub fired: u64,
+    /// Firings whose event found no room.
+    pub dropped: u64,
+    /// Results that lost against an earlier rule's.
+    pub shadowed: u64,
+    /// Firings that could not be carried out: a signal could not be sent.
+    pub lost: u64,
+    /// Calls that passed after losing every race for the chain's position.
+    pub contended: u64,
+    /// Calls that passed because there was no room for another process's or thread's counter.
+    pub scopes_full: u64,
+    /// `CLOCK_MONOTONIC` of the first firing, nanoseconds.
+    pub first_ns: Option<u64>,
+    /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
+    pub last_ns: Option<u64>,
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// By the rule's index in the plan.
+    pub rules: Vec<RuleReport>,
+    /// Target processes met.
+    pub targets_seen: u64,
+    /// Target processes that ended.
+    pub targets_exited: u64,
+    /// Children that could not become targets.
+    pub targets_lost: u64,
+    /// Records other than firings that found no room.
+    pub notes_dropped: u64,
+    /// Calls that the kernel's tracing left out; [`None`] where the kernel does not count them.
+    pub misses: Option<u64>,
+    /// The backend's own dead-man switch ended the faults.
+    pub lapsed: bool,
+}

@@ -1,0 +1,114 @@
+//! Plans that a backend does not carry out: which part of which rule, and why, as types.
+
+/// Why a part is not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The mechanism could, and the backend does not do it yet.
+    NotBuilt,
+    /// No program in the kernel can; a thread has to be held by a tracer.
+    NeedsTracer,
+    /// A limit of the kernel side.
+    Limit(usize),
+}
+
+/// One part of a plan that is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// An action.
+    #[error("rule {rule}: the {backend} backend does not carry out `{action}`")]
+    Action {
+        /// The rule's name.
+        rule: String,
+        /// The action as the rule spells it.
+        action: String,
+        /// The backend.
+        backend: &'static str,
+        /// Why not.
+        why: Why,
+    },
+    /// A predicate.
+    #[error("rule {rule}: the {backend} backend does not look at `{predicate}`")]
+    Predicate {
+        /// The rule's name.
+        rule: String,
+        /// The predicate as the rule spells it.
+        predicate: String,
+        /// The backend.
+        backend: &'static str,
+        /// Why not.
+        why: Why,
+    },
+    /// Too many rules.
+    #[error("{number} rules are more than the {backend} backend takes at once")]
+    TooManyRules {
+        /// How many there are.
+        number: usize,
+        /// The backend.
+        backend: &'static str,
+        /// How many it takes.
+        limit: usize,
+    },
+    /// A chain with too many steps.
+    #[error("rule {rule}: a chain of {steps} steps is longer than the {backend} backend takes")]
+    ChainTooLong {
+        /// The rule's name.
+        rule: String,
+        /// How many there are, the closing `off` included.
+        steps: usize,
+        /// The backend.
+        backend: &'static str,
+        /// How many it takes.
+        limit: usize,
+    },
+    /// A chain whose steps span too many calls.
+    #[error("rule {rule}: its chain spans {calls} calls, more than can be counted")]
+    ChainTooWide {
+        /// The rule's name.
+        rule: String,
+        /// How many calls its steps span.
+        calls: u64,
+    },
+    /// A rule that is armed or disarmed while the session runs.
+    #[error("rule {rule}: rules cannot be armed or disarmed yet while a session runs")]
+    Arming {
+        /// The rule's name.
+        rule: String,
+    },
+    /// A call whose number is beyond what the kernel side looks up.
+    #[error("rule {rule}: no call has the number {nr}")]
+    Number {
+        /// The rule's name.
+        rule: String,
+        /// The number.
+        nr: u32,
+    },
+}
+
+impl Unsupported {
+    /// What to do instead.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Action { why, .. } | Self::Predicate { why, .. } => match why {
+                Why::NotBuilt => "no backend of this version does it; the rule is well formed and \
+                                  will be taken once one does"
+                    .into(),
+                Why::NeedsTracer => "it needs a backend that holds threads (ptrace, or seccomp \
+                                     notification for launched commands), which this version does \
+                                     not have yet"
+                    .into(),
+                Why::Limit(limit) => format!("at most {limit}"),
+            },
+            Self::TooManyRules { limit, .. } => {
+                format!("at most {limit}: join calls with commas, or split the run")
+            }
+            Self::ChainTooLong { limit, .. } => {
+                format!("at most {limit}, the closing `off` included: split the rule with @N..M")
+            }
+            Self::ChainTooWide { .. } => "keep the sum of its repetitions below 2^32".into(),
+            Self::Arming { .. } => {
+                "leave `armed`, `arms` and `disarms` out, or use start: and for:".into()
+            }
+            Self::Number { .. } => "name the call, or leave the number out".into(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Attach mode: `finject --pid N --rule R`.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exit::Exit;
+use super::live::Live;
+use super::rules::{self, Complained, Rules};
+use super::{chain, complain, print_err, print_out};
+use crate::history::Writer;
+use crate::plan::Plan;
+use crate::session::{Session, SessionError};
+use crate::sys::process::inherited_fd;
+use crate::target::process::{Proc, Process, Tgid};
+use crate::target::select;
+
+/// What every use of a plan has in common.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each switch of the command line"
+)]
+#[derive(clap::Args, Debug)]
+#[group(skip)]
+pub struct Common {
+    /// A running process: all its threads, and its descendants; may be repeated
+    #[arg(long = "pid", short = 'p', value_name = "PID")]
+    pids: Vec<u32>,
+
+    #[command(flatten)]
+    rules: rules::Options,
+
+    /// Heal after this time, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// The seed of random choices; a run prints its own
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Leave the descendants of targets alone
+    #[arg(long)]
+    no_follow: bool,
+
+    /// Count, but let nothing fire
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Take processes that others depend on for targets all the same (sshd, systemd ...)
+    #[arg(long)]
+    force: bool,
+
+    /// Answer as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of attach mode.
+#[derive(clap::Args, Debug)]
+#[group(skip)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+
+    /// Write a record of each firing, as JSON lines, to FILE (- for standard output)
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+
+    /// Exit with 124 if a rule never fired
+    #[arg(long, conflicts_with = "dry_run")]
+    must_fire: bool,
+
+    /// Show no firings, only warnings and errors
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Write a line to this descriptor once faults are in force
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<i32>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::rule::parse_duration(text)
+}
+
+fn random_seed() -> u64 {
+    // Keyed from the system's randomness. Kept within what every JSON reader holds exactly.
+    RandomState::new().build_hasher().finish() >> 11
+}
+
+impl Common {
+    /// The plan. What is wrong is printed, all of it.
+    pub fn plan(&self) -> Result<Plan, Complained> {
+        let rules = self.rules.read();
+        let targets = self.targets();
+        let Rules { rules, arming } = rules?;
+        Ok(Plan {
+            rules,
+            arming,
+            targets: targets?,
+            seed: self.seed.unwrap_or_else(random_seed),
+            follow: !self.no_follow,
+            dry_run: self.dry_run,
+            duration: self.duration,
+        })
+    }
+
+    fn targets(&self) -> Result<Vec<Process>, Complained> {
+        if self.pids.is_empty() {
+            complain(
+                "no target",
+                &["--pid PID names a running process".to_owned()],
+            );
+            return Err(Complained);
+        }
+        let own = Tgid(std::process::id());
+        let mut targets: Vec<Process> = Vec::new();
+        let mut wrong = false;
+        for pid in &self.pids {
+            match select::check(&Proc::default(), Tgid(*pid), own, self.force) {
+                Ok(process) if targets.iter().any(|known| known.tgid == process.tgid) => {}
+                Ok(process) => targets.push(process),
+                Err(error) => {
+                    complain(&error.to_string(), &[error.help()]);
+                    wrong = true;
+                }
+            }
+        }
+        if wrong { Err(Complained) } else { Ok(targets) }
+    }
+}
+
+/// Tells why a session did not run.
+fn explain_failure(error: &SessionError) -> Exit {
+    match error {
+        SessionError::Refused(reasons) => {
+            for reason in reasons {
+                complain(&reason.to_string(), &[reason.help()]);
+            }
+            Exit::Unavailable
+        }
+        SessionError::Backend(backend) => {
+            complain(&chain(backend), &backend.help());
+            if backend.is_machine() {
+                Exit::Unavailable
+            } else {
+                Exit::Failed
+            }
+        }
+        SessionError::Sys(_) => {
+            complain(&chain(error), &[]);
+            Exit::Failed
+        }
+    }
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    let Ok(plan) = options.common.plan() else {
+        return Ok(Exit::Usage);
+    };
+    let ready: Option<OwnedFd> = match options.ready_fd.map(inherited_fd) {
+        None => None,
+        Some(Ok(fd)) => Some(fd),
+        Some(Err(error)) => {
+            complain(
+                &format!(
+                    "--ready-fd {}: {}",
+                    options.ready_fd.unwrap_or(-1),
+                    chain(&error)
+                ),
+                &[
+                    "open the descriptor for finject, as in: finject --ready-fd 3 ... 3>ready"
+                        .into(),
+                ],
+            );
+            return Ok(Exit::Usage);
+        }
+    };
+    let names: Vec<String> = plan
+        .targets
+        .iter()
+        .map(|target| format!("{} ({})", target.tgid, crate::text::escaped(&target.comm)))
+        .collect();
+    let mut live = Live::new(options.quiet, ready, names.join(", "));
+    let session = match Session::prepare(&plan) {
+        Ok(session) => session,
+        Err(error) => return Ok(explain_failure(&error)),
+    };
+    // Only now, so that a plan that is refused leaves an older file alone.
+    let history = match &options.events {
+        None => Writer::none(),
+        Some(path) => match Writer::open(path) {
+            Ok(writer) => writer,
+            Err(error) => {
+                complain(
+                    &format!("--events {}: {error}", path.display()),
+                    &["name a file that can be written, or - for standard output".into()],
+                );
+                return Ok(Exit::Usage);
+            }
+        },
+    };
+    let summary = match session.run(history, &mut live) {
+        Ok(summary) => summary,
+        Err(error) => return Ok(explain_failure(&error)),
+    };
+    live.settle();
+    if options.common.json {
+        print_out(&format!("{:#}\n", summary.to_json(&plan)));
+    }
+    if !options.quiet {
+        print_err(&format!("finject: {}", summary.to_text(&plan)));
+    }
+    Ok(match summary.ending {
+        crate::session::summary::Ending::Lapsed => Exit::Failed,
+        _ if options.must_fire && !summary.every_rule_fired() => Exit::NeverFired,
+        _ => Exit::Done,
+    })
+}

@@ -1,0 +1,131 @@
+//! What a session shows while it runs: one line a firing on stderr, as many as a person can read;
+//! the rest are counted.
+
+use std::io::{IsTerminal, Write};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::backend::HookReport;
+use crate::history::{Kind, Record};
+use crate::session::Observer;
+use crate::text::{counted, escaped};
+
+/// Lines shown in each interval.
+const LINES: u64 = 20;
+/// The interval.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The observer of the command line.
+#[derive(Debug)]
+pub struct Live {
+    quiet: bool,
+    colour: bool,
+    ready: Option<OwnedFd>,
+    since: Instant,
+    shown: u64,
+    left_out: u64,
+    targets: String,
+}
+
+impl Live {
+    /// `ready` gets a line once faults are in force; `targets` is how they are named.
+    pub fn new(quiet: bool, ready: Option<OwnedFd>, targets: String) -> Self {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self {
+            quiet,
+            colour,
+            ready,
+            since: Instant::now(),
+            shown: 0,
+            left_out: 0,
+            targets,
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Tells how many lines were left out since the last time, if any were.
+    pub fn settle(&mut self) {
+        if self.left_out > 0 {
+            let firings = counted(self.left_out, "more firing", "more firings");
+            say(&format!("... and {firings} not shown here"));
+            self.left_out = 0;
+        }
+    }
+}
+
+fn say(line: &str) {
+    // A closed stderr ends nothing.
+    let _ = writeln!(std::io::stderr(), "finject: {line}");
+}
+
+/// One firing, as strace shows a call: `r1 #3: fdatasync(0x7) = EIO  [redis-server 123/125]`.
+fn describe(record: &Record) -> Option<String> {
+    let call = record.call.as_ref()?;
+    let abi = if call.abi == "64" { "" } else { "@32" };
+    Some(format!(
+        "{} #{}: {}{abi}({}) = {}  [{} {}/{}]",
+        record.rule.as_deref().unwrap_or("?"),
+        record.count.unwrap_or(0),
+        call.call,
+        call.args.join(", "),
+        call.action,
+        escaped(record.comm.as_deref().unwrap_or("?")),
+        record.pid.unwrap_or(0),
+        record.tid.unwrap_or(0),
+    ))
+}
+
+impl Observer for Live {
+    fn armed(&mut self, hooks: &HookReport) {
+        if !self.quiet {
+            say(&format!(
+                "armed on {}: {} of the kernel's hooked by {}, {} tried and failed as asked",
+                self.targets,
+                counted(hooks.functions as u64, "function", "functions"),
+                hooks.mechanism,
+                counted(hooks.tested as u64, "call", "calls"),
+            ));
+        }
+        if let Some(ready) = self.ready.take() {
+            let mut ready = std::fs::File::from(ready);
+            if let Err(error) = ready.write_all(b"ready\n") {
+                say(&format!(
+                    "warning: --ready-fd could not be written: {error}"
+                ));
+            }
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        if self.quiet || record.kind != Kind::Fired {
+            return;
+        }
+        if self.shown >= LINES {
+            self.left_out += 1;
+            return;
+        }
+        self.shown += 1;
+        if let Some(line) = describe(record) {
+            say(&self.paint("1", &line));
+        }
+    }
+
+    fn warning(&mut self, warning: &str) {
+        say(&format!("{}: {warning}", self.paint("33", "warning")));
+    }
+
+    fn turn(&mut self) {
+        if self.since.elapsed() >= INTERVAL {
+            self.since = Instant::now();
+            self.shown = 0;
+            self.settle();
+        }
+    }
+}

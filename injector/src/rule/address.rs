@@ -1,0 +1,138 @@
+//! Socket addresses that a rule names: a network with or without a port, a port alone, or the
+//! path of a unix socket.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use super::glob::Glob;
+
+/// What the address of a socket is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressPattern {
+    /// IPv4 or IPv6. A v4 network also matches v4-mapped v6 addresses.
+    Ip {
+        /// The addresses; `None` for any.
+        net: Option<IpNet>,
+        /// The port; `None` for any. Never both `None`.
+        port: Option<u16>,
+    },
+    /// A unix socket by its path; an abstract one by its name after `@`.
+    Unix(Glob),
+}
+
+/// Addresses that share their first bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpNet {
+    base: IpAddr,
+    len: u8,
+}
+
+impl IpNet {
+    /// Takes an address and the length of the prefix, at most 32 or 128; bits after the prefix
+    /// must be zero (`None` otherwise).
+    pub fn new(base: IpAddr, len: u8) -> Option<Self> {
+        (len <= Self::max_len(base) && Self::masked(base, len) == base)
+            .then_some(Self { base, len })
+    }
+
+    /// The length of a whole address.
+    pub fn max_len(base: IpAddr) -> u8 {
+        if base.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// The address with the bits after the prefix cleared.
+    pub fn masked(base: IpAddr, len: u8) -> IpAddr {
+        match base {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX
+                    .checked_shl(32 - u32::from(len.min(32)))
+                    .unwrap_or(0);
+                IpAddr::from((v4.to_bits() & mask).to_be_bytes())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(len.min(128)))
+                    .unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+            }
+        }
+    }
+
+    /// The first address.
+    pub fn base(self) -> IpAddr {
+        self.base
+    }
+
+    /// How many bits are shared.
+    pub fn prefix_len(self) -> u8 {
+        self.len
+    }
+
+    /// Whether the address is one of these.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let address = match (self.base, address) {
+            (IpAddr::V4(_), IpAddr::V6(v6)) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            _ => address,
+        };
+        address.is_ipv4() == self.base.is_ipv4() && Self::masked(address, self.len) == self.base
+    }
+}
+
+impl fmt::Display for IpNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.base.fmt(f)?;
+        if self.len == Self::max_len(self.base) {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.len)
+        }
+    }
+}
+
+impl fmt::Display for AddressPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(glob) => write!(f, "unix:{}", glob.as_str()),
+            Self::Ip { net, port } => {
+                match net {
+                    Some(net) if net.base.is_ipv6() && port.is_some() => write!(f, "[{net}]")?,
+                    Some(net) => net.fmt(f)?,
+                    None => {}
+                }
+                match port {
+                    Some(port) => write!(f, ":{port}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_hold_what_their_prefix_says() {
+        for (base, len, address, expected) in [
+            ("10.0.0.0", 8, "10.1.2.3", true),
+            ("10.0.0.0", 8, "11.1.2.3", false),
+            ("10.0.0.7", 32, "::ffff:10.0.0.7", true),
+            ("0.0.0.0", 0, "255.1.1.1", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
+            ("2001:db8::", 32, "2001:db8:1::5", true),
+            ("::", 0, "10.0.0.1", false),
+        ] {
+            let net = IpNet::new(base.parse().unwrap(), len).unwrap();
+            assert_eq!(
+                net.contains(address.parse().unwrap()),
+                expected,
+                "{net} {address}"
+            );
+        }
+        assert_eq!(IpNet::new("10.0.0.1".parse().unwrap(), 8), None);
+        assert_eq!(IpNet::new("10.0.0.0".parse().unwrap(), 33), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! From a resolved rule to its wire form: what every backend's decision goes by. What the wire form
+//! cannot say yet is told as such, part by part.
+
+use injector_common::limits::{MAX_POSITION, MAX_STEPS};
+use injector_common::rule::{ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::{Scope as WireScope, WireRule, WireStep};
+
+use super::ast::{Action, Scope};
+use super::{ResolvedRule, Step};
+
+/// A part of a rule that has no wire form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotLowered {
+    /// An action.
+    Action(Action),
+    /// More steps than a chain can have; how many there are, the closing `off` included.
+    ChainTooLong(usize),
+    /// The calls that the chain's steps span, more than can be counted.
+    ChainTooWide(u64),
+}
+
+fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Lowers a rule.
+pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
+    let mut problems = Vec::new();
+    let mut wire = WireRule {
+        key: rule.key,
+        ..WireRule::PASS
+    };
+    let when = &rule.when;
+    wire.first = when.count.first().get();
+    wire.last = when
+        .count
+        .last()
+        .map_or(u64::MAX, std::num::NonZeroU64::get);
+    wire.step = when.count.step().get();
+    wire.start_ns = when.start.map_or(0, nanoseconds);
+    wire.end_ns = when.for_.map_or(u64::MAX, |length| {
+        wire.start_ns.saturating_add(nanoseconds(length))
+    });
+    wire.max = when.max.map_or(0, std::num::NonZeroU32::get);
+    wire.probability = when
+        .probability
+        .map_or(injector_common::random::CERTAIN, super::Percent::parts);
+    wire.scope = match when.per {
+        Scope::Rule => WireScope::Rule,
+        Scope::Process => WireScope::Process,
+        Scope::Thread => WireScope::Thread,
+    } as u32;
+
+    let mut steps = Vec::new();
+    let mut until = 0_u64;
+    for (index, step) in rule.chain.iter().enumerate() {
+        let is_last = index + 1 == rule.chain.len();
+        let mut wire_step = lower_step(step, &mut problems);
+        // A step without a number lasts for one call, the last one for ever.
+        wire_step.until = match step.repeat {
+            None if is_last => WireStep::FOREVER,
+            repeat => {
+                until = until.saturating_add(repeat.map_or(1, |n| u64::from(n.get())));
+                until
+            }
+        };
+        steps.push(wire_step);
+    }
+    if steps
+        .last()
+        .is_none_or(|last| last.until != WireStep::FOREVER)
+    {
+        steps.push(WireStep::OFF);
+    }
+    if until > u64::from(MAX_POSITION) {
+        problems.push(NotLowered::ChainTooWide(until));
+    }
+    if steps.len() > MAX_STEPS {
+        problems.push(NotLowered::ChainTooLong(steps.len()));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    wire.steps_len = u32::try_from(steps.len()).unwrap_or(0);
+    wire.steps[..steps.len()].copy_from_slice(&steps);
+    Ok(wire)
+}
+
+fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
+    let mut wire = WireStep::OFF;
+    for action in &step.actions {
+        match action {
+            Action::Off => {}
+            Action::Error(errno) => {
+                wire.actions |= ACT_RESULT;
+                wire.value = -i64::from(errno.number());
+            }
+            Action::Ret(value) => {
+                wire.actions |= ACT_RESULT;
+                wire.value = i64::try_from(value.get()).unwrap_or(i64::MAX);
+            }
+            Action::Kill => wire.actions |= ACT_KILL,
+            Action::Signal(signal) => {
+                wire.actions |= ACT_SIGNAL;
+                wire.signal = u32::from(signal.number());
+            }
+            other => problems.push(NotLowered::Action(*other)),
+        }
+    }
+    wire
+}

@@ -1,0 +1,297 @@
+//! Runs a plan: load, attach, activate, watch, heal. One loop hears events, signals and the ends of
+//! targets, and is the only author of the history. Whatever happens, healing is what ends it; when
+//! finject is killed the kernel takes the hooks away with the descriptors.
+
+pub mod decode;
+pub mod heartbeat;
+pub mod summary;
+pub mod syslog;
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use injector_common::event::EventKind;
+
+use self::heartbeat::Heartbeat;
+use self::summary::{Ending, Summary};
+use self::syslog::Syslog;
+use crate::backend::ebpf::Ebpf;
+use crate::backend::{Backend, BackendError, HookReport, Leased, Unsupported};
+use crate::history::{Kind, Record, Writer};
+use crate::plan::Plan;
+use crate::sys::SysError;
+use crate::sys::process::{PollFd, poll_fds, real_uid};
+use crate::sys::signals::Signals;
+use crate::sys::time::{monotonic_ns, realtime_ns};
+use crate::text::{counted, some_of};
+
+/// How long the loop sleeps at most, milliseconds: ends of descendants and the backend's own switch
+/// are looked at this often.
+const TURN_MS: u64 = 200;
+/// How often a test call is made again, nanoseconds.
+const WATCH_NS: u64 = 1_000_000_000;
+/// Events taken in one turn, so that a storm of them cannot keep signals from being heard.
+const BATCH: usize = 4096;
+
+/// A session that could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The backend does not carry out this plan.
+    #[error("this plan cannot be carried out")]
+    Refused(Vec<Unsupported>),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A call failed.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// Who wants to hear of a session while it runs. Called from the session's own thread.
+pub trait Observer {
+    /// Faults are in force.
+    fn armed(&mut self, hooks: &HookReport);
+    /// A record was made.
+    fn record(&mut self, record: &Record);
+    /// Something that the user should know.
+    fn warning(&mut self, warning: &str);
+    /// One turn of the loop is over.
+    fn turn(&mut self) {}
+}
+
+/// One run of a plan.
+#[derive(Debug)]
+pub struct Session<'p> {
+    plan: &'p Plan,
+    backend: Ebpf,
+    signals: Signals,
+    history: Writer,
+    /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
+    offset_ns: u64,
+    known_losses: Vec<(u64, u64)>,
+}
+
+impl<'p> Session<'p> {
+    /// Checks that the plan can be carried out, and makes everything ready. Nothing is attached.
+    /// Before any thread is started.
+    pub fn prepare(plan: &'p Plan) -> Result<Self, SessionError> {
+        let mut backend = Ebpf::new()?;
+        backend.admit(plan).map_err(SessionError::Refused)?;
+        let signals = Signals::open()?;
+        backend.load(plan)?;
+        Ok(Self {
+            plan,
+            backend,
+            signals,
+            history: Writer::none(),
+            offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
+            known_losses: vec![(0, 0); plan.rules.len()],
+        })
+    }
+
+    /// Runs it to its end, and leaves its records in `history`.
+    pub fn run(
+        mut self,
+        history: Writer,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary, SessionError> {
+        self.history = history;
+        let result = self.run_armed(observer);
+        // Also when attaching failed half-way; healing twice is harmless.
+        let healed = self.backend.heal();
+        let (hooks, ending, armed_ns) = result?;
+        while self.take_events(observer) > 0 {}
+        self.note_losses(observer);
+        let ended_ns = monotonic_ns();
+        self.write(Record::new(Kind::Disarmed, ended_ns, 0), observer);
+        match &healed {
+            Ok(()) => self.write(Record::new(Kind::Healed, monotonic_ns(), 0), observer),
+            Err(error) => self.warn(&error.to_string(), observer),
+        }
+        self.history.flush();
+        let report = self.backend.report();
+        let summary = Summary {
+            ending,
+            report,
+            hooks,
+            armed_ns,
+            ended_ns,
+            verified_instructions: self.backend.verified_instructions(),
+            healed: healed.is_ok(),
+            unwritten: self
+                .history
+                .failure()
+                .map(|(number, error)| (number, error.to_string())),
+        };
+        let line = format!("healed: {}, {}", self.who(), summary.one_line(self.plan));
+        self.log(&line, observer);
+        healed?;
+        Ok(summary)
+    }
+
+    fn run_armed(
+        &mut self,
+        observer: &mut dyn Observer,
+    ) -> Result<(HookReport, Ending, u64), SessionError> {
+        let hooks = self.backend.attach(self.plan)?;
+        for warning in &hooks.warnings {
+            self.warn(warning, observer);
+        }
+        let armed_ns = self.backend.activate()?;
+        let memory = self.backend.memory().ok_or(BackendError::NotLoaded)?;
+        let heartbeat = Heartbeat::start(Arc::clone(&memory) as Arc<dyn Leased>);
+        let rules: Vec<&str> = self
+            .plan
+            .rules
+            .iter()
+            .map(|rule| rule.text.as_str())
+            .collect();
+        self.log(
+            &format!("armed: {}, rules {}", self.who(), rules.join("; ")),
+            observer,
+        );
+        self.write(Record::new(Kind::Armed, armed_ns, 0), observer);
+        self.history.flush();
+        observer.armed(&hooks);
+        let ending = self.watch(&heartbeat, armed_ns, observer)?;
+        memory.switch_off();
+        Ok((hooks, ending, armed_ns))
+    }
+
+    /// The loop.
+    fn watch(
+        &mut self,
+        heartbeat: &Heartbeat,
+        armed_ns: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Ending, SessionError> {
+        let duration = self.plan.duration.map_or(u64::MAX, |duration| {
+            u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+        });
+        let until = armed_ns.saturating_add(duration);
+        let mut next_watch = armed_ns + WATCH_NS;
+        loop {
+            let now = monotonic_ns();
+            if heartbeat.has_lapsed() || self.backend.report().lapsed {
+                return Ok(Ending::Lapsed);
+            }
+            if let Some(signal) = self.signals.take() {
+                return Ok(Ending::Signal(signal));
+            }
+            if now >= until {
+                return Ok(Ending::TimeUp);
+            }
+            let report = self.backend.report();
+            if report.targets_exited >= report.targets_seen {
+                return Ok(Ending::TargetsEnded);
+            }
+            if now >= next_watch {
+                next_watch = now + WATCH_NS;
+                if let Some(warning) = self.backend.watch() {
+                    self.warn(&warning, observer);
+                }
+            }
+            let full = self.take_events(observer) == BATCH;
+            self.note_losses(observer);
+            self.history.flush();
+            observer.turn();
+            heartbeat.turn();
+            if !full {
+                let left_ms = until.saturating_sub(now) / 1_000_000;
+                let wait = i32::try_from(left_ms.min(TURN_MS)).unwrap_or(0);
+                self.wait(wait.max(1))?;
+            }
+        }
+    }
+
+    fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
+        let mut fds = vec![PollFd::readable(self.signals.fd().as_fd())];
+        fds.extend(self.backend.event_fd().map(PollFd::readable));
+        poll_fds(&mut fds, timeout_ms)?;
+        Ok(())
+    }
+
+    fn take_events(&mut self, observer: &mut dyn Observer) -> usize {
+        let mut taken = 0;
+        while taken < BATCH
+            && let Some(event) = self.backend.poll()
+        {
+            taken += 1;
+            if EventKind::from_wire(event.kind).is_some() {
+                let record = decode::record(&event, self.plan, self.offset_ns);
+                self.write(record, observer);
+            }
+        }
+        taken
+    }
+
+    /// A record for each new loss, so that the history never claims more than it holds.
+    fn note_losses(&mut self, observer: &mut dyn Observer) {
+        let report = self.backend.report();
+        for (index, rule) in report.rules.iter().enumerate() {
+            let (dropped, lost) = self.known_losses[index];
+            for (new, message) in [
+                (
+                    rule.dropped - dropped,
+                    "firings without a record of their own",
+                ),
+                (rule.lost - lost, "firings that could not be carried out"),
+            ] {
+                if new > 0 {
+                    let mut record = Record::new(Kind::Lost, monotonic_ns(), 0);
+                    record.rule = Some(self.plan.rules[index].name.to_string());
+                    record.number = Some(new);
+                    record.message = Some(message.into());
+                    self.write(record, observer);
+                }
+            }
+            self.known_losses[index] = (rule.dropped, rule.lost);
+        }
+    }
+
+    fn write(&mut self, mut record: Record, observer: &mut dyn Observer) {
+        if record.wall_ns == 0 {
+            record.wall_ns = record.mono_ns + self.offset_ns;
+        }
+        observer.record(&record);
+        self.history.write(record);
+    }
+
+    fn warn(&mut self, warning: &str, observer: &mut dyn Observer) {
+        let mut record = Record::new(Kind::Warning, monotonic_ns(), 0);
+        record.message = Some(warning.to_owned());
+        self.write(record, observer);
+        observer.warning(warning);
+    }
+
+    /// By whom and on what, for the system's log.
+    fn who(&self) -> String {
+        let sudo = std::env::var("SUDO_UID").map(|uid| format!(" (sudo by {uid})"));
+        let targets = self
+            .plan
+            .targets
+            .iter()
+            .map(|t| format!("{} ({})", t.tgid, t.comm));
+        format!(
+            "uid {}{}, target {}",
+            real_uid(),
+            sudo.unwrap_or_default(),
+            some_of(targets)
+        )
+    }
+
+    fn log(&mut self, line: &str, observer: &mut dyn Observer) {
+        if let Err(error) = Syslog::default().send(line) {
+            let line = format!("this could not be written to the system's log ({error}): {line}");
+            self.warn(&line, observer);
+        }
+    }
+}
+
+/// `3 calls matched, 1 fired`.
+pub(crate) fn matched_and_fired(matched: u64, fired: u64) -> String {
+    format!(
+        "{} matched, {fired} fired",
+        counted(matched, "call", "calls")
+    )
+}

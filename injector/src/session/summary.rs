@@ -1,0 +1,283 @@
+//! What a session comes to: the counters of each rule, losses, and for a rule that never fired the
+//! reason as far as it is known. As text for people and as JSON for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::matched_and_fired;
+use crate::backend::{HookReport, Report, RuleReport};
+use crate::plan::Plan;
+use crate::rule::ResolvedRule;
+use crate::text::{counted, seconds};
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The last target ended.
+    TargetsEnded,
+    /// The time of `--duration` was up.
+    TimeUp,
+    /// A signal asked for it.
+    Signal(i32),
+    /// The lease lapsed: finject was stopped or hung, and faults ended by themselves.
+    Lapsed,
+}
+
+impl Ending {
+    fn word(self) -> &'static str {
+        match self {
+            Self::TargetsEnded => "targets-ended",
+            Self::TimeUp => "time-up",
+            Self::Signal(_) => "signal",
+            Self::Lapsed => "lapsed",
+        }
+    }
+
+    fn sentence(self) -> String {
+        match self {
+            Self::TargetsEnded => "the last target ended".into(),
+            Self::TimeUp => "the time was up".into(),
+            Self::Signal(libc::SIGINT) => "interrupted".into(),
+            Self::Signal(libc::SIGTERM) => "asked to end (SIGTERM)".into(),
+            Self::Signal(signal) => format!("asked to end (signal {signal})"),
+            Self::Lapsed => {
+                "finject was stopped for too long; the faults had ended by themselves".into()
+            }
+        }
+    }
+}
+
+/// All that is known at the end.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How it ended.
+    pub ending: Ending,
+    /// The counters.
+    pub report: Report,
+    /// What was hooked.
+    pub hooks: HookReport,
+    /// `CLOCK_MONOTONIC` of arming, nanoseconds.
+    pub armed_ns: u64,
+    /// `CLOCK_MONOTONIC` of the end, nanoseconds.
+    pub ended_ns: u64,
+    /// Instructions that the verifier walked for the entry program.
+    pub verified_instructions: Option<u32>,
+    /// A test call has shown that no fault arrives any more.
+    pub healed: bool,
+    /// Records that could not be written, and why.
+    pub unwritten: Option<(u64, String)>,
+}
+
+impl Summary {
+    /// Whether every rule fired at least once.
+    pub fn every_rule_fired(&self) -> bool {
+        self.report.rules.iter().all(|rule| rule.fired > 0)
+    }
+
+    /// For the system's log.
+    pub fn one_line(&self, plan: &Plan) -> String {
+        let rules: Vec<String> = plan
+            .rules
+            .iter()
+            .zip(&self.report.rules)
+            .map(|(rule, r)| format!("{}: {}", rule.text, matched_and_fired(r.matched, r.fired)))
+            .collect();
+        format!("{}; {}", self.ending.sentence(), rules.join("; "))
+    }
+
+    fn since_armed(&self, at_ns: Option<u64>) -> String {
+        at_ns.map_or_else(
+            || "-".into(),
+            |at| format!("+{} s", seconds(at.saturating_sub(self.armed_ns))),
+        )
+    }
+
+    /// For people.
+    pub fn to_text(&self, plan: &Plan) -> String {
+        let mut text = String::new();
+        let elapsed = seconds(self.ended_ns.saturating_sub(self.armed_ns));
+        let fired = if plan.dry_run { "would fire" } else { "fired" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{} after {elapsed} s; {}; seed {}",
+            self.ending.sentence(),
+            counted(
+                self.report.targets_seen,
+                "target process",
+                "target processes"
+            ),
+            plan.seed
+        );
+        let mut table = vec![["rule", "calls", fired, "first", "last", "text"].map(String::from)];
+        for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
+            table.push([
+                rule.name.to_string(),
+                report.matched.to_string(),
+                report.fired.to_string(),
+                self.since_armed(report.first_ns),
+                self.since_armed(report.last_ns),
+                rule.text.clone(),
+            ]);
+        }
+        let mut widths = [0; 6];
+        for row in &table {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for [name, calls, fired, first, last, rule] in &table {
+            let [name_w, calls_w, fired_w, first_w, last_w, _] = widths;
+            let _ = writeln!(
+                text,
+                "  {name:name_w$}  {calls:>calls_w$}  {fired:>fired_w$}  {first:>first_w$}  \
+                 {last:>last_w$}  {rule}"
+            );
+        }
+        for line in self.losses(plan) {
+            let _ = writeln!(text, "  {line}");
+        }
+        for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
+            if report.fired == 0 {
+                let why = why_not(rule, report, plan);
+                let _ = writeln!(text, "  {} never fired: {why}", rule.name);
+            }
+        }
+        text
+    }
+
+    /// Everything that was lost, a line each; `misses` always says something.
+    fn losses(&self, plan: &Plan) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
+            for (number, what) in [
+                (
+                    report.dropped,
+                    "firings left no record: events came faster than they were read",
+                ),
+                (
+                    report.lost,
+                    "firings were not carried out: the signal could not be sent",
+                ),
+                (report.shadowed, "results lost against an earlier rule's"),
+                (
+                    report.contended,
+                    "calls passed: too many threads raced for the chain",
+                ),
+                (
+                    report.scopes_full,
+                    "calls passed: no room for another counter",
+                ),
+            ] {
+                if number > 0 {
+                    lines.push(format!("{}: {number} {what}", rule.name));
+                }
+            }
+        }
+        let report = &self.report;
+        if report.targets_lost > 0 {
+            let number = report.targets_lost;
+            lines.push(format!(
+                "{number} children did not become targets: the table was full"
+            ));
+        }
+        if report.notes_dropped > 0 {
+            let number = report.notes_dropped;
+            lines.push(format!(
+                "{number} starts and ends of targets left no record"
+            ));
+        }
+        if let Some((number, error)) = &self.unwritten {
+            lines.push(format!("{number} records could not be written: {error}"));
+        }
+        lines.push(match report.misses {
+            Some(0) => "misses: 0".into(),
+            Some(number) => format!(
+                "misses: {number} runs were left out by the kernel; counts may be short by as many"
+            ),
+            None => "misses: unknown (this kernel does not count them)".into(),
+        });
+        lines
+    }
+
+    /// For programs.
+    pub fn to_json(&self, plan: &Plan) -> Value {
+        let since = |at: Option<u64>| at.map(|at| at.saturating_sub(self.armed_ns));
+        let rules: Vec<Value> = plan
+            .rules
+            .iter()
+            .zip(&self.report.rules)
+            .map(|(rule, report)| {
+                json!({
+                    "name": rule.name.to_string(),
+                    "rule": rule.text,
+                    "matched": report.matched,
+                    "fired": report.fired,
+                    "first_ns": since(report.first_ns),
+                    "last_ns": since(report.last_ns),
+                    "dropped": report.dropped,
+                    "lost": report.lost,
+                    "shadowed": report.shadowed,
+                    "contended": report.contended,
+                    "scopes_full": report.scopes_full,
+                    "why_not": (report.fired == 0).then(|| why_not(rule, report, plan)),
+                })
+            })
+            .collect();
+        json!({
+            "ending": self.ending.word(),
+            "elapsed_ns": self.ended_ns.saturating_sub(self.armed_ns),
+            "seed": plan.seed,
+            "dry_run": plan.dry_run,
+            "mechanism": self.hooks.mechanism,
+            "functions": self.hooks.functions,
+            "tested_calls": self.hooks.tested,
+            "verified_instructions": self.verified_instructions,
+            "targets": self.report.targets_seen,
+            "targets_lost": self.report.targets_lost,
+            "notes_dropped": self.report.notes_dropped,
+            "misses": self.report.misses.map_or(json!("unknown"), |misses| json!(misses)),
+            "unwritten": self.unwritten.as_ref().map_or(0, |(number, _)| *number),
+            "healed": self.healed,
+            "rules": rules,
+        })
+    }
+}
+
+/// Why a rule never fired, as far as its counters tell.
+fn why_not(rule: &ResolvedRule, report: &RuleReport, plan: &Plan) -> String {
+    let first = rule.when.count.first().get();
+    if report.matched == 0 {
+        let calls: Vec<String> = rule.calls.iter().take(4).map(ToString::to_string).collect();
+        let more = if rule.calls.len() > 4 {
+            " or another of its calls"
+        } else {
+            ""
+        };
+        return format!(
+            "no target called {}{more} while it was armed",
+            calls.join(", ")
+        );
+    }
+    let matched = counted(report.matched, "call", "calls");
+    if report.shadowed > 0 {
+        return format!("of {matched} an earlier rule decided the result");
+    }
+    if report.lost > 0 {
+        return "its signal could not be sent".into();
+    }
+    if report.matched < first {
+        return format!("{matched} came, and the rule begins with number {first}");
+    }
+    if rule.when.probability.is_some() {
+        return format!(
+            "the draw came out for none of {matched} (seed {})",
+            plan.seed
+        );
+    }
+    if rule.when.start.is_some() || rule.when.for_.is_some() {
+        return format!("{matched} came, none of them within its time");
+    }
+    format!("{matched} came, and none was selected or the chain said off")
+}

@@ -1,0 +1,103 @@
+//! SIGINT, SIGTERM and SIGHUP as a descriptor, so that the loop which heals is also the one that
+//! hears them. The second one ends finject at once, wherever the loop is: also where it waits for a
+//! reader of events that does not read, and would never have heard the first.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+
+use super::SysError;
+
+/// The first signal that came; 0 before.
+static FIRST: AtomicI32 = AtomicI32::new(0);
+/// In place of a first signal, once nobody listens any more.
+const NOBODY_LISTENS: i32 = -1;
+/// The descriptor that the handler writes to; -1 before there is one.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+/// An eventfd(2) that becomes readable when a signal comes.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+extern "C" fn heard(signal: libc::c_int) {
+    if FIRST.compare_exchange(0, signal, SeqCst, SeqCst).is_err() {
+        // SAFETY: async-signal-safe; the kernel undoes what we hold.
+        unsafe { libc::_exit(128 + signal) };
+    }
+    let one = 1_u64;
+    // SAFETY: async-signal-safe, errno put back; eight bytes of ours. The descriptor is open as
+    // long as there can be a first signal.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::write(
+            BELL.load(Acquire),
+            (&raw const one).cast(),
+            size_of_val(&one),
+        );
+        *errno = before;
+    }
+}
+
+impl Signals {
+    /// Opens the descriptor and takes the signals. One such at a time.
+    pub fn open() -> Result<Self, SysError> {
+        // SAFETY: a descriptor of the kernel's.
+        let fd = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(SysError::last("eventfd"));
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        FIRST.store(0, SeqCst);
+        BELL.store(fd.as_raw_fd(), SeqCst);
+        let handler = heard as extern "C" fn(libc::c_int);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: the handler is async-signal-safe. glibc's signal(3) restarts interrupted calls.
+            unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+        }
+        Ok(Self { fd })
+    }
+
+    /// The descriptor to poll.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// The first signal that came, if one did. The next one ends finject at once.
+    pub fn take(&self) -> Option<i32> {
+        match FIRST.load(SeqCst) {
+            0 => None,
+            signal => Some(signal),
+        }
+    }
+}
+
+impl Drop for Signals {
+    /// Nobody listens from here on: the next signal ends finject at once, were it the first.
+    fn drop(&mut self) {
+        let _ = FIRST.compare_exchange(0, NOBODY_LISTENS, SeqCst, SeqCst);
+        BELL.store(-1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_is_kept_and_rings() {
+        let signals = Signals::open().unwrap();
+        assert_eq!(signals.take(), None);
+        // SAFETY: a signal to this very thread, which has a handler.
+        unsafe { libc::raise(libc::SIGHUP) };
+        assert_eq!(signals.take(), Some(libc::SIGHUP));
+        let mut count = 0_u64;
+        // SAFETY: eight bytes of ours.
+        let read = unsafe { libc::read(signals.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        assert_eq!((read, count), (8, 1));
+    }
+}

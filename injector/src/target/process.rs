@@ -1,0 +1,162 @@
+//! What /proc tells of a process (proc_pid_stat(5), proc_pid_status(5)).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A process id, as the initial pid namespace numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tgid(pub u32);
+
+impl std::fmt::Display for Tgid {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// `PF_KTHREAD` of include/linux/sched.h.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// A process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub tgid: Tgid,
+    /// Its parent's id, 0 for none.
+    pub parent: Tgid,
+    /// Its name, at most 15 bytes.
+    pub comm: String,
+    /// The one-letter state: `Z` and `X` have ended.
+    pub state: char,
+    /// Whether it is a thread of the kernel's.
+    pub is_kernel_thread: bool,
+    /// When it started, in hundredths of a second since boot: with the id it tells a process from a
+    /// later one with the same id.
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// Parses the text of /proc/PID/stat. The name stands in parentheses and may hold any
+    /// character, parentheses too.
+    pub fn parse(stat: &str) -> Option<Self> {
+        let (open, close) = (stat.find('(')?, stat.rfind(')')?);
+        let tgid = stat.get(..open)?.trim().parse().ok()?;
+        let comm = stat.get(open + 1..close)?.to_owned();
+        let fields: Vec<&str> = stat.get(close + 1..)?.split_ascii_whitespace().collect();
+        // The state is field 3 of the page, so that field N is at N - 3 here.
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self {
+            tgid: Tgid(tgid),
+            parent: Tgid(u32::try_from(number(4)?).ok()?),
+            comm,
+            state: fields.first()?.chars().next()?,
+            is_kernel_thread: number(9)? & KERNEL_THREAD != 0,
+            start_ticks: number(22)?,
+        })
+    }
+
+    /// Whether it has ended and only waits for its parent.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// The process file system; tests show another directory.
+#[derive(Clone, Debug)]
+pub struct Proc {
+    root: PathBuf,
+}
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/proc"),
+        }
+    }
+}
+
+impl Proc {
+    /// A process file system at another place.
+    pub fn at(root: impl AsRef<Path>) -> Self {
+        Self {
+            root: root.as_ref().to_owned(),
+        }
+    }
+
+    /// A process; [`None`] where there is none of that id.
+    pub fn process(&self, id: Tgid) -> Option<Process> {
+        let stat = fs::read(self.root.join(id.0.to_string()).join("stat")).ok()?;
+        Process::parse(&String::from_utf8_lossy(&stat))
+    }
+
+    /// The process that a thread belongs to; a process belongs to itself.
+    pub fn group_of(&self, id: Tgid) -> Option<Tgid> {
+        let status = fs::read(self.root.join(id.0.to_string()).join("status")).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+        Some(Tgid(line.trim().parse().ok()?))
+    }
+
+    /// All processes that there are now.
+    pub fn processes(&self) -> Vec<Process> {
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|id| self.process(Tgid(id)))
+            .collect()
+    }
+
+    /// A process and its ancestors, nearest first.
+    pub fn lineage(&self, id: Tgid) -> Vec<Tgid> {
+        let mut lineage = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next
+            && id.0 != 0
+            && !lineage.contains(&id)
+        {
+            lineage.push(id);
+            next = self.process(id).map(|process| process.parent);
+        }
+        lineage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_parentheses_and_blanks() {
+        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 100 1";
+        let process = Process::parse(stat).unwrap();
+        assert_eq!(process.comm, "a) b (c");
+        assert_eq!((process.tgid, process.parent), (Tgid(42), Tgid(7)));
+        assert_eq!(process.start_ticks, 12345);
+        assert!(!process.is_kernel_thread && !process.has_ended());
+    }
+
+    #[test]
+    fn damaged_lines_are_no_process() {
+        for stat in [
+            "",
+            "42",
+            "42 (x",
+            "42 (x)",
+            "x (x) S 1 2 3",
+            "42 (x) S 7 42",
+        ] {
+            assert_eq!(Process::parse(stat), None, "{stat:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_lineage() {
+        let own = Tgid(std::process::id());
+        let process = Proc::default().process(own).unwrap();
+        assert_eq!(process.tgid, own);
+        assert_eq!(Proc::default().group_of(own), Some(own));
+        assert_eq!(Proc::default().lineage(own).get(1), Some(&process.parent));
+    }
+}

@@ -1,0 +1,227 @@
+/* A self-checking victim: makes one kind of call, again and again, and says what it saw of it.
+ *
+ *   victim threads T N CALL   on a line from standard input, T threads make N calls each, all
+ *                             starting together; then it waits for the end of standard input
+ *   victim loop CALL          calls until standard input ends, and prints a line at every change
+ *                             between success and failure, with CLOCK_MONOTONIC nanoseconds
+ *   victim family N CALL      a child from before the line, a child and a grandchild from after
+ *                             it, and the process itself after an exec make N calls each
+ *
+ * CALL is one of fsync fdatasync write unlink getppid pause. Built for both ABIs. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct seen {
+    long calls, errors, zeros;
+    int first_errno;
+};
+
+static const char *call_name;
+static char path[64];
+static int file = -1;
+static volatile sig_atomic_t signals;
+
+static void on_signal(int number) {
+    (void)number;
+    signals++;
+}
+
+static long one_call(void) {
+    if (!strcmp(call_name, "fsync")) return fsync(file);
+    if (!strcmp(call_name, "fdatasync")) return fdatasync(file);
+    if (!strcmp(call_name, "write")) return write(file, "x", 1);
+    if (!strcmp(call_name, "unlink")) return unlink(path);
+    if (!strcmp(call_name, "getppid")) return syscall(SYS_getppid);
+    if (!strcmp(call_name, "pause")) return pause();
+    fprintf(stderr, "victim: no such call: %s\n", call_name);
+    exit(2);
+}
+
+static void open_file(void) {
+    snprintf(path, sizeof path, "/tmp/victim-%d", (int)getpid());
+    file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (file < 0) {
+        perror(path);
+        exit(2);
+    }
+}
+
+static void work(long number, struct seen *seen) {
+    memset(seen, 0, sizeof *seen);
+    for (long i = 0; i < number; i++) {
+        errno = 0;
+        long result = one_call();
+        seen->calls++;
+        if (result == 0) seen->zeros++;
+        if (result < 0) {
+            if (!seen->errors) seen->first_errno = errno;
+            seen->errors++;
+        }
+    }
+}
+
+static void tell(const char *who, const struct seen *seen) {
+    struct stat status;
+    long size = fstat(file, &status) == 0 ? (long)status.st_size : -1;
+    printf("who=%s pid=%d calls=%ld errors=%ld zeros=%ld errno=%d signals=%d size=%ld exists=%d\n",
+           who, (int)getpid(), seen->calls, seen->errors, seen->zeros, seen->first_errno,
+           (int)signals, size, access(path, F_OK) == 0);
+    fflush(stdout);
+}
+
+static void wait_line(void) {
+    char byte;
+    while (read(0, &byte, 1) == 1 && byte != '\n') {
+    }
+}
+
+static pthread_barrier_t barrier;
+static long per_thread;
+
+static void *thread(void *seen) {
+    pthread_barrier_wait(&barrier);
+    work(per_thread, seen);
+    return NULL;
+}
+
+static void threads(long count, long number) {
+    pthread_t *ids = calloc(count, sizeof *ids);
+    struct seen *seen = calloc(count, sizeof *seen), all = {0};
+    per_thread = number;
+    if (count == 1) {
+        /* In the first thread: a kernel without 32-bit times (CONFIG_COMPAT_32BIT_TIME) lacks the futex
+         * call that 32-bit threads of glibc need. */
+        work(number, &all);
+        printf("thread=0 errors=%ld\n", all.errors);
+        tell("self", &all);
+        return;
+    }
+    pthread_barrier_init(&barrier, NULL, count);
+    for (long i = 0; i < count; i++) pthread_create(&ids[i], NULL, thread, &seen[i]);
+    for (long i = 0; i < count; i++) {
+        pthread_join(ids[i], NULL);
+        all.calls += seen[i].calls;
+        all.errors += seen[i].errors;
+        all.zeros += seen[i].zeros;
+        if (seen[i].first_errno) all.first_errno = seen[i].first_errno;
+        printf("thread=%ld errors=%ld\n", i, seen[i].errors);
+    }
+    tell("self", &all);
+}
+
+static long long now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void *until_end(void *ended) {
+    wait_line();
+    *(volatile int *)ended = 1;
+    return NULL;
+}
+
+static void loop(void) {
+    static volatile int ended;
+    pthread_t reader;
+    int failing = -1;
+    long calls = 0;
+    pthread_create(&reader, NULL, until_end, (void *)&ended);
+    while (!ended) {
+        int fails = one_call() < 0;
+        calls++;
+        if (fails != failing) {
+            printf("%s %lld\n", fails ? "fails" : "works", now());
+            fflush(stdout);
+            failing = fails;
+        }
+    }
+    printf("calls=%ld\n", calls);
+}
+
+static void family(const char *self, const char *number, const char *call) {
+    int start[2], before, after;
+    struct seen seen;
+    if (pipe(start)) exit(2);
+    before = fork();
+    if (before == 0) {
+        char byte;
+        close(start[1]);
+        if (read(start[0], &byte, 1) < 0) exit(2);
+        open_file();
+        work(atol(number), &seen);
+        tell("child-before", &seen);
+        _exit(0);
+    }
+    printf("child-before %d\n", before);
+    fflush(stdout);
+    wait_line();
+    close(start[1]);
+    waitpid(before, NULL, 0);
+    after = fork();
+    if (after == 0) {
+        open_file();
+        work(atol(number), &seen);
+        tell("child-after", &seen);
+        int grandchild = fork();
+        if (grandchild == 0) {
+            open_file();
+            work(atol(number), &seen);
+            tell("grandchild", &seen);
+            _exit(0);
+        }
+        waitpid(grandchild, NULL, 0);
+        _exit(0);
+    }
+    waitpid(after, NULL, 0);
+    execl(self, self, "now", number, call, (char *)NULL);
+    perror("exec");
+    exit(2);
+}
+
+int main(int argc, char **argv) {
+    struct sigaction action = {.sa_handler = on_signal};
+    struct seen seen;
+    sigaction(SIGUSR1, &action, NULL);
+    if (argc == 5 && !strcmp(argv[1], "threads")) {
+        call_name = argv[4];
+        open_file();
+        printf("ready %d\n", (int)getpid());
+        fflush(stdout);
+        wait_line();
+        threads(atol(argv[2]), atol(argv[3]));
+        wait_line();
+    } else if (argc == 3 && !strcmp(argv[1], "loop")) {
+        call_name = argv[2];
+        open_file();
+        printf("ready %d\n", (int)getpid());
+        fflush(stdout);
+        loop();
+    } else if (argc == 4 && !strcmp(argv[1], "family")) {
+        call_name = argv[3];
+        family(argv[0], argv[2], argv[3]);
+    } else if (argc == 4 && !strcmp(argv[1], "now")) {
+        call_name = argv[3];
+        open_file();
+        work(atol(argv[2]), &seen);
+        tell("after-exec", &seen);
+        wait_line();
+    } else {
+        fprintf(stderr, "usage: see the head of victim.c\n");
+        return 2;
+    }
+    unlink(path);
+    return 0;
+}

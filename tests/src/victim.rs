@@ -1,0 +1,223 @@
+//! The victim: a process that says what it saw of its own calls (programs/victim.c).
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a helper of tests: to panic is how it fails"
+)]
+
+use std::{collections::BTreeMap, ffi::OsStr, process::Command, time::Duration};
+
+use crate::{
+    child::{Child, Ended, PATIENCE},
+    programs,
+};
+
+/// How long the largest count of calls may take.
+pub const WORK: Duration = Duration::from_secs(200);
+
+/// A command that stays on the first processor.
+///
+/// Who calls a function while its hooks come and go does so on the processor that changes them:
+/// qemu's emulation with a thread for each processor can keep a breakpoint that the kernel has
+/// already taken away again, when one processor translates the instruction while another writes it,
+/// and the kernel then dies of a breakpoint that nobody knows (`Oops: int3`).
+pub(crate) fn on_first_processor(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", "0"]).arg(program);
+    command
+}
+
+/// What one process saw of its calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which process of a family: `self`, `child-before`, `child-after`, `grandchild`, `after-exec`.
+    pub who: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Calls made.
+    pub calls: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// Calls that returned 0.
+    pub zeros: u64,
+    /// The first error's number, 0 without one.
+    pub errno: i32,
+    /// SIGUSR1 handled.
+    pub signals: u64,
+    /// Its file's size.
+    pub size: i64,
+    /// Whether its file has a name.
+    pub exists: bool,
+}
+
+impl Seen {
+    fn parse(line: &str) -> Option<Self> {
+        let fields: BTreeMap<_, _> = line
+            .split(' ')
+            .filter_map(|word| word.split_once('='))
+            .collect();
+        let number = |name| fields.get(name)?.parse::<i64>().ok();
+        let count = |name| fields.get(name)?.parse::<u64>().ok();
+        Some(Self {
+            who: (*fields.get("who")?).to_owned(),
+            pid: u32::try_from(number("pid")?).ok()?,
+            calls: count("calls")?,
+            errors: count("errors")?,
+            zeros: count("zeros")?,
+            errno: i32::try_from(number("errno")?).ok()?,
+            signals: count("signals")?,
+            size: number("size")?,
+            exists: number("exists")? == 1,
+        })
+    }
+}
+
+/// A change that the looping victim saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whether its calls fail from here on.
+    pub fails: bool,
+    /// `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+}
+
+/// A running victim.
+#[derive(Debug)]
+pub struct Victim {
+    child: Child,
+    is_pinned: bool,
+}
+
+impl Victim {
+    fn start(program: &str, arguments: &[&str], is_pinned: bool) -> Self {
+        assert!(!program.is_empty(), "the compiler could not build it");
+        let mut command = if is_pinned {
+            on_first_processor(program)
+        } else {
+            Command::new(program)
+        };
+        let child = Child::start(command.args(arguments));
+        let mut victim = Self { child, is_pinned };
+        // A family has no line of readiness of its own: its first child's is.
+        victim.child.expect_line(PATIENCE, |line| {
+            line.starts_with("ready ") || line.starts_with("child-before ")
+        });
+        victim
+    }
+
+    /// `threads` threads that make `calls` calls each, all at once, when told to.
+    pub fn threads(threads: u64, calls: u64, call: &str) -> Self {
+        Self::threads_of(programs::VICTIM, threads, calls, call, false)
+    }
+
+    /// The same on one processor, so that they may call while a finject arms or heals.
+    pub fn pinned_threads(threads: u64, calls: u64, call: &str) -> Self {
+        Self::threads_of(programs::VICTIM, threads, calls, call, true)
+    }
+
+    /// The same of a 32-bit program, where there is one ([`programs::VICTIM32`]).
+    pub fn threads32(threads: u64, calls: u64, call: &str) -> Self {
+        Self::threads_of(programs::VICTIM32, threads, calls, call, false)
+    }
+
+    fn threads_of(program: &str, threads: u64, calls: u64, call: &str, pin: bool) -> Self {
+        let arguments = ["threads", &threads.to_string(), &calls.to_string(), call];
+        Self::start(program, &arguments, pin)
+    }
+
+    /// One that calls and calls, on one processor, and tells changes.
+    pub fn looping(call: &str) -> Self {
+        Self::start(programs::VICTIM, &["loop", call], true)
+    }
+
+    /// A child, a child and a grandchild born when told, and the program itself after an exec, with
+    /// `calls` calls each.
+    pub fn family(calls: u64, call: &str) -> Self {
+        Self::start(
+            programs::VICTIM,
+            &["family", &calls.to_string(), call],
+            false,
+        )
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether it keeps to one processor, and a finject on it should, too.
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned
+    }
+
+    /// The process, for signals and waits.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Lets it call.
+    pub fn go(&mut self) {
+        self.child.say("");
+    }
+
+    /// Waits for what process `who` saw.
+    pub fn seen(&mut self, who: &str) -> Seen {
+        let start = format!("who={who} ");
+        let line = self
+            .child
+            .expect_line(WORK, |line| line.starts_with(&start));
+        Seen::parse(&line).unwrap_or_else(|| panic!("{line}"))
+    }
+
+    /// Lets it call, and waits for what it saw. It lives on.
+    pub fn work(&mut self) -> Seen {
+        self.go();
+        self.seen("self")
+    }
+
+    /// The errors that each thread saw, once [`Victim::work`] is done.
+    pub fn errors_of_threads(&self) -> Vec<u64> {
+        self.child
+            .stdout_now()
+            .iter()
+            .filter_map(|line| line.strip_prefix("thread=")?.split_once(" errors="))
+            .map(|(_, errors)| errors.parse().unwrap())
+            .collect()
+    }
+
+    /// The changes seen until now.
+    pub fn changes(&self) -> Vec<Change> {
+        let change = |line: &String| {
+            let (word, at) = line.split_once(' ')?;
+            let fails = match word {
+                "fails" => true,
+                "works" => false,
+                _ => return None,
+            };
+            let at_ns = at.parse().ok()?;
+            Some(Change { fails, at_ns })
+        };
+        self.child.stdout_now().iter().filter_map(change).collect()
+    }
+
+    /// Whether its last call failed; [`None`] before the first.
+    pub fn fails(&self) -> Option<bool> {
+        self.changes().last().map(|change| change.fails)
+    }
+
+    /// Waits until its calls fail, or work.
+    pub fn until(&self, time: Duration, fails: bool) {
+        crate::child::eventually(
+            time,
+            if fails { "calls fail" } else { "calls work" },
+            || self.fails() == Some(fails),
+        );
+    }
+
+    /// Lets it end, and waits for that.
+    pub fn end(mut self) -> Ended {
+        self.child.close();
+        self.child.wait(PATIENCE)
+    }
+}

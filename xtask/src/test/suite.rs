@@ -1,0 +1,686 @@
+//! The tests in virtual machines: targets `vm_*` of the crate `tests`, built here and run there, all
+//! of them in one boot of each kernel, and some again in boots with words on the kernel's command
+//! line. tests/README.md describes the convention to who writes such a test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use super::{
+    libtest,
+    report::{Done, End, Report, Verdict},
+};
+use crate::{
+    repo,
+    vm::{self, Boot, BootError, TestKernel},
+};
+
+/// The kernels that tests can be demanded on.
+pub(crate) const KERNELS: &[&str] = &["6.1", "6.12", "6.12-no-override", "debian"];
+/// Targets that run in virtual machines have names that start so.
+const PREFIX: &str = "vm_";
+/// Starts the lines that the script in the guest prints between targets.
+const MARK: &str = "@@finject-tests@@ ";
+
+/// The name of a test's result on a kernel.
+pub(super) fn place(test: &str, kernel: &str) -> String {
+    format!("{test}@{kernel}")
+}
+
+/// How a suite is run.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// `FINJECT_SCALE`: the part of the large counts that is run; 1 for all.
+    pub(crate) scale: f64,
+    /// Only tests whose `TARGET::NAME` contains one of these; all where there is none.
+    pub(crate) only: Vec<String>,
+    /// Only these kernels; all where there is none.
+    pub(crate) kernels: Vec<String>,
+    /// Another kernel object than the one that finject carries, to run all once more with.
+    pub(crate) fresh_object: Option<PathBuf>,
+}
+
+/// tests/vm.toml.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    time: Time,
+    #[serde(default)]
+    boot: Vec<ExtraBoot>,
+}
+
+/// How long things may take, in seconds, at the scale of `cargo xtask test`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Time {
+    /// One target.
+    target: u64,
+    /// The same at full scale.
+    soak_target: u64,
+}
+
+/// A boot with words of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExtraBoot {
+    kernel: String,
+    append: String,
+    tests: Vec<String>,
+}
+
+/// A test target that was built.
+#[derive(Debug)]
+struct Target {
+    name: String,
+    executable: PathBuf,
+    tests: Vec<String>,
+}
+
+/// One boot to make.
+#[derive(Debug)]
+struct Machine {
+    kernel: TestKernel,
+    append: String,
+    /// What stands after the `@` in names of results.
+    label: String,
+    object: Option<PathBuf>,
+    /// By target, what to run there.
+    tests: BTreeMap<usize, Vec<String>>,
+}
+
+/// What was built, what can be booted, and what is to run.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    targets: Vec<Target>,
+    kernels: Vec<TestKernel>,
+    machines: Vec<Machine>,
+    /// Results that tests/vm.toml asks for and no test can give.
+    absent: Vec<String>,
+    time: Time,
+    scale: f64,
+}
+
+impl Suite {
+    /// Builds finject and the tests, and plans the boots.
+    pub(crate) fn prepare(settings: &Settings, kernels: Vec<TestKernel>) -> anyhow::Result<Self> {
+        let root = repo::root();
+        let config = root.join("tests/vm.toml");
+        let text =
+            fs::read_to_string(&config).with_context(|| format!("reading {}", config.display()))?;
+        let config: Config = toml::from_str(&text).context("in tests/vm.toml")?;
+        vm::build()?;
+        let targets = build()?;
+        let mut suite = Self {
+            targets,
+            kernels,
+            machines: Vec::new(),
+            absent: Vec::new(),
+            time: config.time,
+            scale: settings.scale,
+        };
+        suite.plan(settings, config.boot)?;
+        Ok(suite)
+    }
+
+    fn plan(&mut self, settings: &Settings, extra: Vec<ExtraBoot>) -> anyhow::Result<()> {
+        let wanted = |name: &String| {
+            settings.only.is_empty() || settings.only.iter().any(|part| name.contains(part))
+        };
+        let all: Vec<String> = self.names().filter(wanted).collect();
+        for kernel in self.kernels.clone() {
+            self.add(kernel.clone(), String::new(), None, &all)?;
+            if let Some(object) = &settings.fresh_object {
+                self.add(kernel, String::new(), Some(object.clone()), &all)?;
+            }
+        }
+        for boot in extra {
+            ensure!(
+                KERNELS.contains(&boot.kernel.as_str()),
+                "tests/vm.toml: no kernel {}; there are {}",
+                boot.kernel,
+                KERNELS.join(", ")
+            );
+            let there: BTreeSet<_> = self.names().collect();
+            let (tests, absent): (Vec<_>, Vec<_>) = boot
+                .tests
+                .into_iter()
+                .filter(|name| wanted(name))
+                .partition(|name| there.contains(name));
+            let label = format!("{}+{}", boot.kernel, boot.append);
+            self.absent
+                .extend(absent.iter().map(|test| place(test, &label)));
+            let kernel = self
+                .kernels
+                .iter()
+                .find(|kernel| kernel.name == boot.kernel);
+            if let Some(kernel) = kernel.cloned() {
+                self.add(kernel, boot.append, None, &tests)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        kernel: TestKernel,
+        append: String,
+        object: Option<PathBuf>,
+        names: &[String],
+    ) -> anyhow::Result<()> {
+        let mut tests: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for name in names {
+            let (target, test) = name.split_once("::").context("a test without a target")?;
+            let index = self.targets.iter().position(|found| found.name == target);
+            let index = index.with_context(|| format!("no target {target}"))?;
+            tests.entry(index).or_default().push(test.to_owned());
+        }
+        if tests.is_empty() {
+            return Ok(());
+        }
+        let mut label = kernel.name.clone();
+        if !append.is_empty() {
+            label = format!("{label}+{append}");
+        }
+        if object.is_some() {
+            label += "+fresh-object";
+        }
+        self.machines.push(Machine {
+            kernel,
+            append,
+            label,
+            object,
+            tests,
+        });
+        Ok(())
+    }
+
+    /// All tests that there are, `TARGET::NAME`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let of = |target: &Target| {
+            let name = |test| format!("{}::{test}", target.name);
+            target.tests.iter().map(name).collect::<Vec<_>>()
+        };
+        self.targets.iter().flat_map(of)
+    }
+
+    /// Whether a kernel is among those that are booted.
+    pub(crate) fn has_kernel(&self, name: &str) -> bool {
+        self.kernels.iter().any(|kernel| kernel.name == name)
+    }
+
+    /// Boots one machine after another.
+    pub(crate) fn run(&self, report: &mut Report) {
+        for name in &self.absent {
+            let why = "tests/vm.toml names it, and there is no such test";
+            report.test(name.clone(), Verdict::Failed(why.to_owned()));
+        }
+        for machine in &self.machines {
+            let name = format!("virtual machine {}", machine.label);
+            report.step(&name, |report| self.boot(machine, report));
+        }
+    }
+
+    fn boot(&self, machine: &Machine, report: &mut Report) -> anyhow::Result<Done> {
+        let directory = repo::root().join("target/vm-tests");
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("making {}", directory.display()))?;
+        let file = |extension| {
+            let name: String = machine
+                .label
+                .chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() || "-.+=".contains(c) {
+                        c
+                    } else {
+                        '_'
+                    }
+                })
+                .collect();
+            directory.join(format!("{name}.{extension}"))
+        };
+        let seconds = if self.scale < 1.0 {
+            self.time.target
+        } else {
+            self.time.soak_target
+        };
+        let script = file("sh");
+        fs::write(&script, self.script(machine, seconds))
+            .with_context(|| format!("writing {}", script.display()))?;
+        let targets = u64::try_from(machine.tests.len())?;
+        let mut boot = Boot::new(
+            &machine.kernel.path,
+            [Path::new("/bin/sh"), script.as_path()],
+        );
+        boot.append.clone_from(&machine.append);
+        boot.timeout = Duration::from_secs(120 + targets * (seconds + 10));
+        boot.capture = true;
+        boot.env = self.environment(machine);
+        let (output, trouble) = match vm::boot(&boot) {
+            Ok(outcome) => (outcome.stdout, None),
+            Err(error) => {
+                let failure = error.downcast::<BootError>()?;
+                println!("{}", failure.report());
+                let trouble = failure.to_string();
+                let (BootError::Panic { output, .. }
+                | BootError::Hang { output, .. }
+                | BootError::Off { output, .. }) = failure;
+                (output, Some(trouble))
+            }
+        };
+        let text = String::from_utf8_lossy(&output);
+        let log = file("log");
+        fs::write(&log, &*text).with_context(|| format!("writing {}", log.display()))?;
+        let results = self.results(machine, &text, trouble.as_deref());
+        let count = |wanted: fn(&Verdict) -> bool| {
+            results
+                .iter()
+                .filter(|(_, verdict)| wanted(verdict))
+                .count()
+        };
+        let failed = count(|verdict| matches!(verdict, Verdict::Failed(_)));
+        if failed > 0 && trouble.is_none() {
+            println!("{}", text.trim_end());
+        }
+        println!(
+            "{} passed, {failed} failed, {} do not apply; all output is in {}",
+            count(|verdict| *verdict == Verdict::Passed),
+            count(|verdict| matches!(verdict, Verdict::Unsupported(_))),
+            log.display(),
+        );
+        for (name, verdict) in results {
+            report.test(place(&name, &machine.label), verdict);
+        }
+        Ok(match (trouble, failed) {
+            (Some(why), _) => End::Failed(why),
+            (None, 0) => End::Passed,
+            (None, failed) => End::Failed(format!("{failed} tests")),
+        }
+        .into())
+    }
+
+    fn environment(&self, machine: &Machine) -> Vec<(String, String)> {
+        let binary = repo::root().join("target/release/finject");
+        let mut variables = vec![
+            ("FINJECT_VM".to_owned(), "1".to_owned()),
+            ("FINJECT_BIN".to_owned(), binary.display().to_string()),
+            ("FINJECT_SCALE".to_owned(), self.scale.to_string()),
+            ("FINJECT_KERNEL".to_owned(), machine.kernel.name.clone()),
+        ];
+        let object = machine
+            .object
+            .clone()
+            .map(|path| path.display().to_string());
+        if let Some(object) = object.or_else(|| std::env::var("FINJECT_BPF_OBJECT").ok()) {
+            variables.push(("FINJECT_BPF_OBJECT".to_owned(), object));
+        }
+        variables
+    }
+
+    /// What the guest runs: every target with its tests, each under a time of its own, so that one
+    /// that hangs does not keep the others from running.
+    fn script(&self, machine: &Machine, seconds: u64) -> String {
+        let mut script = "#!/bin/sh\n".to_owned();
+        for (index, tests) in &machine.tests {
+            let Target {
+                name, executable, ..
+            } = &self.targets[*index];
+            let executable = quoted(&executable.display().to_string());
+            let tests: Vec<_> = tests.iter().map(|test| quoted(test)).collect();
+            // Into a string: cannot fail.
+            let _ = write!(
+                script,
+                "printf '\\n%s\\n' '{MARK}target {name}'\n\
+                 timeout -k 5 {seconds} {executable} --test-threads=1 --show-output --exact \\\n  \
+                 {} 2>&1\n\
+                 printf '\\n%s\\n' \"{MARK}status $?\"\n",
+                tests.join(" \\\n  "),
+            );
+        }
+        script
+    }
+
+    /// Every test that was to run, with what became of it.
+    fn results(
+        &self,
+        machine: &Machine,
+        output: &str,
+        trouble: Option<&str>,
+    ) -> Vec<(String, Verdict)> {
+        let sections = sections(output);
+        let mut results = Vec::new();
+        for (index, tests) in &machine.tests {
+            let target = &self.targets[*index].name;
+            let section = sections.get(target.as_str());
+            let mut found = section
+                .map(|section| libtest::results(&section.output))
+                .unwrap_or_default();
+            let status = section.and_then(|section| section.status);
+            let why = match (status, trouble) {
+                (Some(124 | 137), _) => "no result: the target ran out of time".to_owned(),
+                (Some(status), _) => format!("no result: the target ended with status {status}"),
+                (None, Some(trouble)) => format!("no result: {trouble}"),
+                (None, None) => "no result: the target did not run".to_owned(),
+            };
+            for test in tests {
+                let verdict = found.remove(test).unwrap_or(Verdict::Failed(why.clone()));
+                results.push((format!("{target}::{test}"), verdict));
+            }
+            // A harness that fails although none of its tests did has something to say.
+            let all_well = || {
+                results.iter().all(|(name, verdict)| {
+                    !name.starts_with(&format!("{target}::"))
+                        || !matches!(verdict, Verdict::Failed(_))
+                })
+            };
+            if status != Some(0) && all_well() {
+                results.push((target.clone(), Verdict::Failed(why)));
+            }
+        }
+        results
+    }
+}
+
+/// What one target printed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Section {
+    output: String,
+    status: Option<i32>,
+}
+
+/// The output by targets.
+fn sections(output: &str) -> BTreeMap<&str, Section> {
+    let mut sections: BTreeMap<&str, Section> = BTreeMap::new();
+    let mut current = None;
+    for line in output.lines() {
+        if let Some(name) = line
+            .strip_prefix(MARK)
+            .and_then(|rest| rest.strip_prefix("target "))
+        {
+            current = Some(name);
+            sections.insert(name, Section::default());
+        } else if let Some(section) = current.and_then(|name| sections.get_mut(name)) {
+            if let Some(rest) = line.strip_prefix(MARK) {
+                section.status = rest
+                    .strip_prefix("status ")
+                    .and_then(|text| text.parse().ok());
+                current = None;
+            } else {
+                section.output.push_str(line);
+                section.output.push('\n');
+            }
+        }
+    }
+    sections
+}
+
+/// A word for the shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Builds the targets and asks each what tests it has.
+fn build() -> anyhow::Result<Vec<Target>> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        target: Option<Built>,
+        executable: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Built {
+        name: String,
+    }
+    let output = Command::new(super::cargo())
+        .current_dir(repo::root())
+        .args([
+            "test",
+            "--quiet",
+            "--package",
+            "finject-tests",
+            "--features",
+            "vm",
+            "--no-run",
+        ])
+        .args(["--tests", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    ensure!(output.status.success(), "the tests do not build");
+    let mut targets = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Message = serde_json::from_str(line).context("in cargo's messages")?;
+        let Message {
+            target: Some(built),
+            executable: Some(executable),
+            ..
+        } = message
+        else {
+            continue;
+        };
+        if message.reason != "compiler-artifact" || !built.name.starts_with(PREFIX) {
+            continue;
+        }
+        let listing = Command::new(&executable)
+            .args(["--list", "--format", "terse"])
+            .output()
+            .with_context(|| format!("running {}", executable.display()))?;
+        ensure!(
+            listing.status.success(),
+            "{} does not list its tests",
+            built.name
+        );
+        let tests = libtest::listed(&String::from_utf8_lossy(&listing.stdout));
+        ensure!(!tests.is_empty(), "{} has no tests", built.name);
+        targets.push(Target {
+            name: built.name,
+            executable,
+            tests,
+        });
+    }
+    targets.sort_by(|a, b| a.name.cmp(&b.name));
+    let files = sources()?;
+    let built: Vec<_> = targets.iter().map(|target| target.name.clone()).collect();
+    ensure!(
+        files == built,
+        "tests/tests has {}, and what was built is {}: each vm_*.rs needs a [[test]] with \
+         required-features = [\"vm\"] in tests/Cargo.toml",
+        files.join(", "),
+        built.join(", "),
+    );
+    ensure!(!targets.is_empty(), "tests/tests has no vm_*.rs");
+    Ok(targets)
+}
+
+/// The targets that there are sources of.
+fn sources() -> anyhow::Result<Vec<String>> {
+    let directory = repo::root().join("tests/tests");
+    let mut names = Vec::new();
+    for entry in
+        fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?
+    {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let name = name.strip_suffix(".rs").unwrap_or(&name);
+        if name.starts_with(PREFIX) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(name: &str, tests: &[&str]) -> Target {
+        Target {
+            name: name.into(),
+            executable: format!("/a b/{name}").into(),
+            tests: tests.iter().map(|test| (*test).to_owned()).collect(),
+        }
+    }
+
+    /// Two targets on two kernels, with one more boot.
+    fn suite(only: &[&str]) -> Suite {
+        let kernel = |name: &str| TestKernel {
+            name: name.into(),
+            path: name.into(),
+        };
+        let mut suite = Suite {
+            targets: vec![target("vm_a", &["one", "two"]), target("vm_b", &["three"])],
+            kernels: vec![kernel("6.1"), kernel("6.12")],
+            machines: Vec::new(),
+            absent: Vec::new(),
+            time: Time {
+                target: 60,
+                soak_target: 600,
+            },
+            scale: 0.1,
+        };
+        let settings = Settings {
+            scale: 0.1,
+            only: only.iter().map(|part| (*part).to_owned()).collect(),
+            kernels: Vec::new(),
+            fresh_object: None,
+        };
+        let extra = |kernel: &str| ExtraBoot {
+            kernel: kernel.into(),
+            append: "preempt=full".into(),
+            tests: vec!["vm_a::two".into(), "vm_a::gone".into()],
+        };
+        suite
+            .plan(&settings, vec![extra("6.12"), extra("debian")])
+            .unwrap();
+        suite
+    }
+
+    fn labels(suite: &Suite) -> Vec<&str> {
+        suite
+            .machines
+            .iter()
+            .map(|machine| machine.label.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn each_kernel_is_booted_once_and_again_with_words() {
+        assert_eq!(labels(&suite(&[])), ["6.1", "6.12", "6.12+preempt=full"]);
+        assert_eq!(labels(&suite(&["three"])), ["6.1", "6.12"]);
+    }
+
+    #[test]
+    fn a_test_that_is_not_there_is_asked_for_in_vain() {
+        let absent = suite(&[]).absent;
+        assert_eq!(absent[0], "vm_a::gone@6.12+preempt=full");
+        assert!(suite(&["three"]).absent.is_empty());
+    }
+
+    #[test]
+    fn the_script_runs_each_target_under_its_time() {
+        let suite = suite(&[]);
+        let expected = "#!/bin/sh
+printf '\\n%s\\n' '@@finject-tests@@ target vm_a'
+timeout -k 5 60 '/a b/vm_a' --test-threads=1 --show-output --exact \\
+  'one' \\
+  'two' 2>&1
+printf '\\n%s\\n' \"@@finject-tests@@ status $?\"
+printf '\\n%s\\n' '@@finject-tests@@ target vm_b'
+timeout -k 5 60 '/a b/vm_b' --test-threads=1 --show-output --exact \\
+  'three' 2>&1
+printf '\\n%s\\n' \"@@finject-tests@@ status $?\"
+";
+        assert_eq!(suite.script(&suite.machines[0], 60), expected);
+    }
+
+    fn verdicts(output: &str, trouble: Option<&str>) -> Vec<String> {
+        let suite = suite(&[]);
+        let results = suite.results(&suite.machines[0], output, trouble);
+        let line = |(name, verdict)| match verdict {
+            Verdict::Passed => format!("{name} passed"),
+            Verdict::Failed(why) => format!("{name} failed: {why}"),
+            Verdict::Unsupported(why) => format!("{name} unsupported: {why}"),
+        };
+        results.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_test_that_was_to_run_has_a_result() {
+        let output = "
+@@finject-tests@@ target vm_a
+test one ... ok
+test two ... ok
+---- two stdout ----
+UNSUPPORTED two: no such call
+@@finject-tests@@ status 0
+@@finject-tests@@ target vm_b
+";
+        assert_eq!(
+            verdicts(output, Some("the kernel failed")),
+            [
+                "vm_a::one passed",
+                "vm_a::two unsupported: no such call",
+                "vm_b::three failed: no result: the kernel failed",
+            ]
+        );
+        assert_eq!(verdicts("", None).len(), 3);
+        assert!(
+            verdicts("", None)
+                .iter()
+                .all(|line| line.ends_with("did not run"))
+        );
+    }
+
+    #[test]
+    fn a_target_that_crashed_or_hung_says_so() {
+        let output = "
+@@finject-tests@@ target vm_a
+test one ... ok
+@@finject-tests@@ status 139
+@@finject-tests@@ target vm_b
+@@finject-tests@@ status 124
+";
+        assert_eq!(
+            verdicts(output, None),
+            [
+                "vm_a::one passed",
+                "vm_a::two failed: no result: the target ended with status 139",
+                "vm_b::three failed: no result: the target ran out of time",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_that_fails_after_its_tests_has_failed() {
+        let output = "
+@@finject-tests@@ target vm_a
+test one ... ok
+test two ... ok
+@@finject-tests@@ status 1
+@@finject-tests@@ target vm_b
+test three ... ok
+@@finject-tests@@ status 0
+";
+        assert_eq!(
+            verdicts(output, None),
+            [
+                "vm_a::one passed",
+                "vm_a::two passed",
+                "vm_a failed: no result: the target ended with status 1",
+                "vm_b::three passed",
+            ]
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
