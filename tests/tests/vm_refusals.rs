@@ -332,20 +332,33 @@ fn another_agents_trampoline_on_the_function() {
     assert_eq!(seen.errors, 1, "{}", outcome.ended);
 }
 
-#[test]
-fn another_agents_trampoline_that_comes_later_is_noticed() {
-    needs_override!();
+/// An agent that takes the faults away comes while finject is at work.
+fn ends_when_another_agent_comes(rule: &str, kind: &str) {
     let mut victim = Victim::threads(1, 5, "fsync");
-    let mut session = attach(&victim, "fsync=EIO").start();
-    let agent = Bpftrace::counting("kfunc", "__x64_sys_fsync");
-    // It takes the faults away, and finject sees it by a test call each second.
-    let warned = |line: &str| line.contains("faults no longer arrive on fsync");
-    session
-        .child()
-        .expect_stderr(Duration::from_secs(20), warned);
-    let seen = victim.work();
-    let outcome = session.stop();
+    let session = attach(&victim, rule).start();
+    let agent = Bpftrace::counting(kind, "__x64_sys_fsync");
+    let outcome = session.wait(Duration::from_mins(1));
+    assert_eq!(outcome.code(), Some(125), "{}", outcome.ended);
+    assert_eq!(outcome.summary["ending"], "lost", "{}", outcome.ended);
+    assert!(outcome.summary["unproven_ns"].is_u64(), "{}", outcome.ended);
+    let warnings = outcome.kind("warning");
+    let told = |warning: &&serde_json::Value| {
+        let message = warning["message"].as_str().unwrap_or_default();
+        message.starts_with("faults no longer arrive on fsync")
+    };
+    assert!(warnings.iter().any(told), "{}", outcome.ended);
+    assert_eq!(victim.work().errors, 0, "it has healed");
     agent.end();
-    println!("{} of 5 failed", seen.errors);
-    assert!(!outcome.kind("warning").is_empty(), "{}", outcome.ended);
+}
+
+#[test]
+fn another_agents_trampoline_that_comes_later_ends_it() {
+    needs_override!();
+    ends_when_another_agent_comes("fsync=EIO", "kfunc");
+}
+
+#[test]
+fn another_agents_kprobe_that_comes_later_under_many_functions_ends_it() {
+    needs_override!();
+    ends_when_another_agent_comes("%file,%desc=EIO@1000000000", "kprobe");
 }

@@ -57,18 +57,6 @@ pub enum BackendError {
     /// A target ended while it was being attached.
     #[error("process {0} ended before the faults were in force")]
     TargetGone(u32),
-    /// The kernel's type information.
-    #[error(transparent)]
-    Btf(#[from] ebpf::btf::BtfError),
-    /// A file of the kernel's.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// A call.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -119,6 +107,18 @@ impl BackendError {
     }
 }
 
+/// Faults that arrived once and no longer do: another agent has come after finject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The call of the test that showed it.
+    pub call: String,
+    /// What the test call met instead of its fault.
+    pub saw: String,
+    /// When faults were last known to arrive, `CLOCK_MONOTONIC` nanoseconds: what fired since then
+    /// may not have reached its caller.
+    pub since_ns: u64,
+}
+
 /// What holds a lease: it injects only until then.
 pub trait Leased: Send + Sync {
     /// Until when, `CLOCK_MONOTONIC` nanoseconds.
@@ -149,6 +149,9 @@ pub trait Backend: sealed::Sealed {
 
     /// Puts the rules in force; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
     fn activate(&mut self) -> Result<u64, BackendError>;
+
+    /// Tries some of the hooked calls again, others each time: whether faults still arrive.
+    fn watch(&mut self) -> Option<Lost>;
 
     /// The next event, [`None`] when there is none now.
     fn poll(&mut self) -> Option<Event>;

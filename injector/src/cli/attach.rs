@@ -214,7 +214,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         print_err(&format!("finject: {}", summary.to_text(&plan)));
     }
     Ok(match summary.ending {
-        crate::session::summary::Ending::Lapsed => Exit::Failed,
+        ending if ending.is_failure() => Exit::Failed,
         _ if options.must_fire && !summary.every_rule_fired() => Exit::NeverFired,
         _ => Exit::Done,
     })

@@ -1,28 +1,29 @@
 //! Writes records as JSON lines. A stream that cannot be written never ends a session: the records
-//! are counted as lost, and the summary says so.
+//! are counted as lost, and the summary says so. A reader that does not read never holds one up
+//! either: records wait here, and are written only as far as the stream takes them.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::Record;
 
+/// What a pipe that poll(2) calls writable takes without a wait: `PIPE_BUF` of pipe(7).
+const PIECE: usize = 4096;
+
 /// The writer; records get their numbers here.
+#[derive(Debug)]
 pub struct Writer {
-    out: Option<Box<dyn Write>>,
+    out: Option<File>,
+    /// The most that is written at once.
+    piece: usize,
+    /// Whole records, but for the part of the first that was written.
+    waiting: VecDeque<u8>,
     seq: u64,
     failed: u64,
     first_error: Option<io::Error>,
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Writer")
-            .field("seq", &self.seq)
-            .field("failed", &self.failed)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Writer {
@@ -30,54 +31,79 @@ impl Writer {
     pub fn none() -> Self {
         Self {
             out: None,
+            piece: PIECE,
+            waiting: VecDeque::new(),
             seq: 0,
             failed: 0,
             first_error: None,
         }
     }
 
-    /// Writes to any stream.
-    pub fn to(out: impl Write + 'static) -> Self {
+    /// Writes to an open file.
+    pub fn to(out: File) -> Self {
+        let is_regular = out.metadata().is_ok_and(|metadata| metadata.is_file());
         Self {
-            out: Some(Box::new(BufWriter::new(out))),
+            out: Some(out),
+            piece: if is_regular { usize::MAX } else { PIECE },
             ..Self::none()
         }
     }
 
     /// Writes to a file, which is made or emptied; `-` is standard output.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if path.as_os_str() == "-" {
-            return Ok(Self::to(io::stdout()));
-        }
-        Ok(Self::to(File::create(path)?))
+        let out = if path.as_os_str() == "-" {
+            File::from(io::stdout().as_fd().try_clone_to_owned()?)
+        } else {
+            File::create(path)?
+        };
+        Ok(Self::to(out))
     }
 
-    /// Numbers a record and writes it.
+    /// Numbers a record and lets it wait.
     pub fn write(&mut self, mut record: Record) {
         self.seq += 1;
         record.seq = self.seq;
         if self.out.is_none() {
             return;
         }
-        let line = serde_json::to_string(&record).map_err(io::Error::from);
-        let result = line.and_then(|line| match &mut self.out {
-            Some(out) => writeln!(out, "{line}"),
-            None => Ok(()),
-        });
-        self.note(result, 1);
-    }
-
-    /// Hands everything on.
-    pub fn flush(&mut self) {
-        let result = self.out.as_mut().map_or(Ok(()), Write::flush);
-        self.note(result, 0);
-    }
-
-    fn note(&mut self, result: io::Result<()>, records: u64) {
-        if let Err(error) = result {
-            self.failed += records.max(1);
-            self.first_error.get_or_insert(error);
+        match serde_json::to_writer(&mut self.waiting, &record) {
+            Ok(()) => self.waiting.push_back(b'\n'),
+            Err(error) => self.fail(1, error.into()),
         }
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The stream, while something waits: to be polled, and then given to [`Writer::hand_on`].
+    pub fn stream(&self) -> Option<BorrowedFd<'_>> {
+        let out = self.out.as_ref().filter(|_| !self.waiting.is_empty())?;
+        Some(out.as_fd())
+    }
+
+    /// Writes as much as a writable stream takes without a wait.
+    pub fn hand_on(&mut self) {
+        let Some(out) = &mut self.out else {
+            return;
+        };
+        let (piece, _) = self.waiting.as_slices();
+        match out.write(&piece[..piece.len().min(self.piece)]) {
+            Ok(written) => drop(self.waiting.drain(..written)),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => {
+                let records = self.waiting.iter().filter(|byte| **byte == b'\n').count();
+                self.waiting.clear();
+                self.fail(records as u64, error);
+            }
+        }
+    }
+
+    fn fail(&mut self, records: u64, error: io::Error) {
+        self.failed += records;
+        self.first_error.get_or_insert(error);
     }
 
     /// Records that could not be written, and why the first could not.
@@ -88,41 +114,31 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::io::{Read, Seek};
+    use std::os::fd::OwnedFd;
 
     use super::super::Kind;
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn records_are_numbered_densely_and_absent_fields_are_left_out() {
-        let sink = Sink::default();
-        let mut writer = Writer::to(sink.clone());
+        let mut file = tempfile::tempfile().unwrap();
+        let mut writer = Writer::to(file.try_clone().unwrap());
         writer.write(Record::new(Kind::Armed, 1, 2));
         writer.write(Record {
             pid: Some(7),
             ..Record::new(Kind::TargetStarted, 3, 4)
         });
-        writer.flush();
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        writer.hand_on();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
         assert_eq!(
             text,
             "{\"seq\":1,\"mono_ns\":1,\"wall_ns\":2,\"kind\":\"armed\"}\n\
              {\"seq\":2,\"mono_ns\":3,\"wall_ns\":4,\"kind\":\"target-started\",\"pid\":7}\n"
         );
-        assert!(writer.failure().is_none());
+        assert!(writer.failure().is_none() && writer.stream().is_none());
     }
 
     #[test]
@@ -133,10 +149,45 @@ mod tests {
         let mut writer = Writer::to(full);
         for _ in 0..3 {
             writer.write(Record::new(Kind::Armed, 1, 2));
-            writer.flush();
+            writer.hand_on();
         }
         let (failed, error) = writer.failure().unwrap();
-        assert!(failed >= 3, "{failed}");
+        assert_eq!(failed, 3);
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    }
+
+    #[test]
+    fn what_a_pipe_does_not_take_waits_and_is_whole_in_the_end() {
+        let (mut reader, end) = io::pipe().unwrap();
+        let mut writer = Writer::to(OwnedFd::from(end).into());
+        for _ in 0..200 {
+            writer.write(Record::new(Kind::Armed, 1, 2));
+        }
+        let all = writer.waiting();
+        assert!(all > PIECE);
+        writer.hand_on();
+        assert_eq!(writer.waiting(), all - PIECE);
+        while writer.stream().is_some() {
+            writer.hand_on();
+        }
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.len(), all);
+        assert!(text.lines().last().unwrap().starts_with("{\"seq\":200,"));
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_counted_in_records() {
+        let (reader, end) = io::pipe().unwrap();
+        drop(reader);
+        let mut writer = Writer::to(OwnedFd::from(end).into());
+        for _ in 0..200 {
+            writer.write(Record::new(Kind::Armed, 1, 2));
+        }
+        writer.hand_on();
+        let (failed, error) = writer.failure().unwrap();
+        assert_eq!((failed, error.kind()), (200, ErrorKind::BrokenPipe));
+        assert!(writer.stream().is_none());
     }
 }

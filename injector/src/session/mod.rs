@@ -32,6 +32,12 @@ const TURN_MS: u64 = 200;
 const WATCH_NS: u64 = 1_000_000_000;
 /// Events taken in one turn, so that a storm of them cannot keep signals from being heard.
 const BATCH: usize = 4096;
+/// Bytes of records that may wait for their reader. Above it events stay in the kernel's buffer, and
+/// are counted as dropped once that is full.
+const WAITING: usize = 1 << 22;
+
+/// No limit, for poll(2).
+const FOR_EVER: i32 = -1;
 
 /// A session that could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +106,12 @@ impl<'p> Session<'p> {
         // Also when attaching failed half-way; healing twice is harmless.
         let healed = self.backend.heal();
         let (hooks, ending, armed_ns) = result?;
-        while self.take_events(observer) > 0 {}
+        loop {
+            self.hand_on(FOR_EVER)?;
+            if self.take_events(observer) == 0 {
+                break;
+            }
+        }
         self.note_losses(observer);
         let ended_ns = monotonic_ns();
         self.write(Record::new(Kind::Disarmed, ended_ns, 0), observer);
@@ -108,7 +119,7 @@ impl<'p> Session<'p> {
             Ok(()) => self.write(Record::new(Kind::Healed, monotonic_ns(), 0), observer),
             Err(error) => self.warn(&error.to_string(), observer),
         }
-        self.history.flush();
+        self.hand_on(FOR_EVER)?;
         let report = self.backend.report();
         let summary = Summary {
             ending,
@@ -151,7 +162,7 @@ impl<'p> Session<'p> {
             observer,
         );
         self.write(Record::new(Kind::Armed, armed_ns, 0), observer);
-        self.history.flush();
+        self.hand_on(0)?;
         observer.armed(&hooks);
         let ending = self.watch(&heartbeat, armed_ns, observer)?;
         memory.switch_off();
@@ -187,13 +198,23 @@ impl<'p> Session<'p> {
             }
             if now >= next_watch {
                 next_watch = now + WATCH_NS;
-                if let Some(warning) = self.backend.watch() {
-                    self.warn(&warning, observer);
+                if let Some(lost) = self.backend.watch() {
+                    self.warn(
+                        &format!(
+                            "faults no longer arrive on {}: a test call was not failed ({}); \
+                             another agent has come onto its function",
+                            lost.call, lost.saw
+                        ),
+                        observer,
+                    );
+                    return Ok(Ending::Lost {
+                        since_ns: lost.since_ns,
+                    });
                 }
             }
             let full = self.take_events(observer) == BATCH;
             self.note_losses(observer);
-            self.history.flush();
+            self.hand_on(0)?;
             observer.turn();
             heartbeat.turn();
             if !full {
@@ -206,14 +227,31 @@ impl<'p> Session<'p> {
 
     fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
         let mut fds = vec![PollFd::readable(self.signals.fd().as_fd())];
-        fds.extend(self.backend.event_fd().map(PollFd::readable));
+        if self.history.waiting() < WAITING {
+            fds.extend(self.backend.event_fd().map(PollFd::readable));
+        }
+        fds.extend(self.history.stream().map(PollFd::writable));
         poll_fds(&mut fds, timeout_ms)?;
+        Ok(())
+    }
+
+    /// Writes records as far as their stream takes them, waiting for it so many milliseconds each
+    /// time.
+    fn hand_on(&mut self, timeout_ms: i32) -> Result<(), SysError> {
+        while let Some(stream) = self.history.stream() {
+            if poll_fds(&mut [PollFd::writable(stream)], timeout_ms)? > 0 {
+                self.history.hand_on();
+            } else if timeout_ms != FOR_EVER {
+                break;
+            }
+        }
         Ok(())
     }
 
     fn take_events(&mut self, observer: &mut dyn Observer) -> usize {
         let mut taken = 0;
         while taken < BATCH
+            && self.history.waiting() < WAITING
             && let Some(event) = self.backend.poll()
         {
             taken += 1;

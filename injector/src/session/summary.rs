@@ -22,15 +22,26 @@ pub enum Ending {
     Signal(i32),
     /// The lease lapsed: finject was stopped or hung, and faults ended by themselves.
     Lapsed,
+    /// Faults no longer arrived: another agent came after finject.
+    Lost {
+        /// When they were last known to arrive, `CLOCK_MONOTONIC` nanoseconds.
+        since_ns: u64,
+    },
 }
 
 impl Ending {
+    /// Whether finject could not do what it was asked to the end.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Lapsed | Self::Lost { .. })
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::TargetsEnded => "targets-ended",
             Self::TimeUp => "time-up",
             Self::Signal(_) => "signal",
             Self::Lapsed => "lapsed",
+            Self::Lost { .. } => "lost",
         }
     }
 
@@ -44,6 +55,7 @@ impl Ending {
             Self::Lapsed => {
                 "finject was stopped for too long; the faults had ended by themselves".into()
             }
+            Self::Lost { .. } => "faults no longer arrived, and were ended".into(),
         }
     }
 }
@@ -191,6 +203,12 @@ impl Summary {
         if let Some((number, error)) = &self.unwritten {
             lines.push(format!("{number} records could not be written: {error}"));
         }
+        if let Ending::Lost { since_ns } = self.ending {
+            lines.push(format!(
+                "what fired from {} on is not proven: it may not have reached its caller",
+                self.since_armed(Some(since_ns))
+            ));
+        }
         lines.push(match report.misses {
             Some(0) => "misses: 0".into(),
             Some(number) => format!(
@@ -239,6 +257,10 @@ impl Summary {
             "notes_dropped": self.report.notes_dropped,
             "misses": self.report.misses.map_or(json!("unknown"), |misses| json!(misses)),
             "unwritten": self.unwritten.as_ref().map_or(0, |(number, _)| *number),
+            "unproven_ns": match self.ending {
+                Ending::Lost { since_ns } => since(Some(since_ns)),
+                _ => None,
+            },
             "healed": self.healed,
             "rules": rules,
         })

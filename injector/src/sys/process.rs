@@ -40,9 +40,18 @@ pub struct PollFd(libc::pollfd);
 impl PollFd {
     /// Waits for it to be readable.
     pub fn readable(fd: BorrowedFd<'_>) -> Self {
+        Self::of(fd, libc::POLLIN)
+    }
+
+    /// Waits for it to be writable.
+    pub fn writable(fd: BorrowedFd<'_>) -> Self {
+        Self::of(fd, libc::POLLOUT)
+    }
+
+    fn of(fd: BorrowedFd<'_>, events: libc::c_short) -> Self {
         Self(libc::pollfd {
             fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
+            events,
             revents: 0,
         })
     }

@@ -2,8 +2,6 @@
 //! of the kind that BPF C programs carry, so that finject looks the offsets up itself and hands
 //! them to the program as constants. Format: Documentation/bpf/btf.rst of the kernel.
 
-use std::collections::HashMap;
-
 /// Where the kernel shows its BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -30,14 +28,19 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const MAGIC: u16 = 0xeb9f;
 
-/// Parsed far enough to find fields by name.
+/// The structures whose fields are looked up.
+const STRUCTURES: [&str; 3] = ["task_struct", "signal_struct", "bpf_link_info"];
+
+/// Parsed far enough to find fields of a few structures by name: a kernel has a hundred thousand
+/// types, and this runs at every start.
 #[derive(Debug)]
 pub struct Btf<'a> {
     strings: &'a [u8],
     /// Byte offset of each type's record, by type id (from 1).
     types: Vec<usize>,
     data: &'a [u8],
-    structures: HashMap<&'a [u8], u32>,
+    /// Type ids of [`STRUCTURES`].
+    structures: [Option<u32>; STRUCTURES.len()],
 }
 
 fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
@@ -80,16 +83,17 @@ impl<'a> Btf<'a> {
             strings,
             types: vec![0],
             data: types_data,
-            structures: HashMap::new(),
+            structures: [None; STRUCTURES.len()],
         };
         let mut at = 0;
         while at < types_data.len() {
             let info = word(types_data, at + 4)?;
             let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
             if kind == KIND_STRUCT && members > 0 {
-                let name = btf.string(word(types_data, at)?);
-                let id = btf.types.len() as u32;
-                btf.structures.entry(name).or_insert(id);
+                let name = word(types_data, at)?;
+                if let Some(known) = STRUCTURES.iter().position(|wanted| btf.is(name, wanted)) {
+                    btf.structures[known].get_or_insert(btf.types.len() as u32);
+                }
             }
             btf.types.push(at);
             at += 12 + tail(kind, members).ok_or(BtfError::Damaged { at })?;
@@ -97,22 +101,25 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    fn string(&self, offset: u32) -> &'a [u8] {
-        let rest = self.strings.get(offset as usize..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    /// Whether the string at an offset is this one.
+    fn is(&self, offset: u32, wanted: &str) -> bool {
+        self.strings
+            .get(offset as usize..)
+            .and_then(|rest| rest.strip_prefix(wanted.as_bytes()))
+            .is_some_and(|rest| rest.first() == Some(&0))
     }
 
     /// The byte offset of a field, `a.b` for a field of a field. Descends into members without
     /// names.
     pub fn offset(&self, structure: &'static str, field: &'static str) -> Result<u32, BtfError> {
         let missing = || BtfError::NoField { structure, field };
-        let mut id = *self
-            .structures
-            .get(structure.as_bytes())
+        let known = STRUCTURES.iter().position(|known| *known == structure);
+        let mut id = known
+            .and_then(|known| self.structures[known])
             .ok_or_else(missing)?;
         let mut bits = 0;
         for name in field.split('.') {
-            let (offset, next) = self.member(id, name.as_bytes())?.ok_or_else(missing)?;
+            let (offset, next) = self.member(id, name)?.ok_or_else(missing)?;
             bits += offset;
             id = next;
         }
@@ -120,7 +127,7 @@ impl<'a> Btf<'a> {
     }
 
     /// A member's offset in bits and its type.
-    fn member(&self, id: u32, name: &[u8]) -> Result<Option<(u32, u32)>, BtfError> {
+    fn member(&self, id: u32, name: &str) -> Result<Option<(u32, u32)>, BtfError> {
         let Some(&at) = self.types.get(id as usize) else {
             return Ok(None);
         };
@@ -143,7 +150,7 @@ impl<'a> Btf<'a> {
                 if let Some((inner, found)) = self.member(next, name)? {
                     return Ok(Some((offset + inner, found)));
                 }
-            } else if self.string(member_name) == name {
+            } else if self.is(member_name, name) {
                 return Ok(Some((offset, next)));
             }
         }

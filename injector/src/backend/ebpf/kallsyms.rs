@@ -1,4 +1,4 @@
-//! Addresses of kernel functions, from /proc/kallsyms.
+//! Addresses of the functions by which system calls enter the kernel, from /proc/kallsyms.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -7,49 +7,63 @@ use std::io;
 /// Where the kernel lists its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Looks names up in one pass over the list. A name that is not there is not in the result; an
-/// address of 0 means that the reader may not see addresses (sysctl kernel.kptr_restrict).
-pub fn addresses<'n>(names: &[&'n str]) -> io::Result<HashMap<&'n str, u64>> {
-    Ok(find(&fs::read(KALLSYMS)?, names))
-}
-
 /// Where the kernel lists the functions that may be overridden, with debugfs mounted.
 const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
 
-/// The addresses of the functions that may be overridden; [`None`] where the list cannot be read.
-/// Its lines are `function+0x0/0x20  ERRNO` or without the offset (lib/error-inject.c, `ei_seq_show`);
-/// of several names of one address it has one.
-pub fn injectable() -> Option<HashSet<u64>> {
-    let list = fs::read_to_string(INJECTABLE).ok()?;
-    let names: Vec<&str> = list.lines().filter_map(function_of).collect();
-    Some(addresses(&names).ok()?.into_values().collect())
+/// How the names of the functions begin by which system calls enter the kernel
+/// (arch/x86/include/asm/syscall_wrapper.h).
+const STUBS: [&[u8]; 2] = [b"__x64_", b"__ia32_"];
+
+/// The addresses of the functions by which system calls enter the kernel. Several names may have one
+/// address; an address of 0 means that the reader may not see any (sysctl kernel.kptr_restrict).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stubs(HashMap<String, u64>);
+
+impl Stubs {
+    /// Reads them, in one pass: the kernel takes long to write the list.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::of(&fs::read(KALLSYMS)?))
+    }
+
+    fn of(list: &[u8]) -> Self {
+        Self(
+            list.split(|byte| *byte == b'\n')
+                .filter_map(stub_of)
+                .map(|(name, address)| (name.to_owned(), address))
+                .collect(),
+        )
+    }
+
+    /// A function's address, if the kernel has it.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
+    }
+
+    /// The addresses of those that may be overridden; [`None`] where the list cannot be read. It has
+    /// one of several names of an address.
+    pub fn injectable(&self) -> Option<HashSet<u64>> {
+        let list = fs::read_to_string(INJECTABLE).ok()?;
+        let names = list.lines().filter_map(function_of);
+        Some(names.filter_map(|name| self.address(name)).collect())
+    }
 }
 
+/// A line is 16 digits, a space, a letter, a space and the name (kernel/kallsyms.c, `s_show`).
+fn stub_of(line: &[u8]) -> Option<(&str, u64)> {
+    let name = line.get(19..)?;
+    if !STUBS.iter().any(|prefix| name.starts_with(prefix)) {
+        return None;
+    }
+    let address = std::str::from_utf8(&line[..16]).ok()?;
+    let address = u64::from_str_radix(address, 16).ok()?;
+    Some((std::str::from_utf8(name).ok()?, address))
+}
+
+/// A line is `function+0x0/0x20  ERRNO`, or without the offset (lib/error-inject.c, `ei_seq_show`).
 fn function_of(line: &str) -> Option<&str> {
     line.split(['+', '\t', ' '])
         .next()
         .filter(|name| !name.is_empty())
-}
-
-fn find<'n>(list: &[u8], names: &[&'n str]) -> HashMap<&'n str, u64> {
-    let wanted: HashMap<&[u8], &'n str> =
-        names.iter().map(|name| (name.as_bytes(), *name)).collect();
-    let mut found = HashMap::new();
-    for line in list.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ' || *byte == b'\t');
-        let (Some(address), Some(_kind), Some(name)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if let Some(name) = wanted.get(name)
-            && let Ok(address) = std::str::from_utf8(address)
-            && let Ok(address) = u64::from_str_radix(address, 16)
-        {
-            found.entry(*name).or_insert(address);
-        }
-    }
-    found
 }
 
 #[cfg(test)]
@@ -74,12 +88,20 @@ mod tests {
                      ffffffff81000010 T __ia32_sys_getppid\n\
                      ffffffffc0000000 t other\t[module]\n\
                      ffffffff81000020 T __x64_sys_fsync\n";
-        let found = find(
-            list,
-            &["__x64_sys_getppid", "__ia32_sys_getppid", "other", "absent"],
+        let stubs = Stubs::of(list);
+        assert_eq!(
+            stubs.address("__x64_sys_getppid"),
+            Some(0xffff_ffff_8100_0010)
         );
-        assert_eq!(found["__x64_sys_getppid"], found["__ia32_sys_getppid"]);
-        assert_eq!(found["other"], 0xffff_ffff_c000_0000);
-        assert!(!found.contains_key("absent"));
+        assert_eq!(
+            stubs.address("__ia32_sys_getppid"),
+            Some(0xffff_ffff_8100_0010)
+        );
+        assert_eq!(
+            stubs.address("__x64_sys_fsync"),
+            Some(0xffff_ffff_8100_0020)
+        );
+        assert_eq!(stubs.address("other"), None);
+        assert_eq!(stubs.address("absent"), None);
     }
 }

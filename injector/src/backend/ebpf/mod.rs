@@ -17,12 +17,11 @@ use std::sync::Arc;
 
 use injector_common::Event;
 
-use self::btf::Btf;
 use self::engine::{AttachKind, CallSlot, Engine, EngineError, EngineRule, EngineSpec};
 use self::memory::Memory;
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
-use super::{Backend, BackendError, HookReport, Report, Unsupported};
+use super::{Backend, BackendError, HookReport, Lost, Report, Unsupported};
 use crate::plan::Plan;
 use crate::rule::lower::lower;
 use crate::sys::canary::Canary;
@@ -107,21 +106,12 @@ impl Ebpf {
             .map(|info| info.verified)
     }
 
-    /// Tries one hooked call again, another one each time; a warning where the fault no longer
-    /// arrives. What came between can only be another agent.
-    pub fn watch(&mut self) -> Option<String> {
-        if self.healed {
-            return None;
-        }
-        self.tester.watch()
-    }
-
     fn engine(&mut self) -> Result<&mut Engine, BackendError> {
         self.engine.as_mut().ok_or(BackendError::NotLoaded)
     }
 
     /// The functions by which the plan's calls enter the kernel, aliases joined.
-    fn stubs(plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Stub>, BackendError> {
+    fn stubs(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Stub>, BackendError> {
         let mut wanted: Vec<(CallId, Vec<String>)> = Vec::new();
         for call in plan.calls() {
             let functions = syscall::by_id(call)
@@ -129,17 +119,13 @@ impl Ebpf {
                 .unwrap_or_default();
             wanted.push((call, functions));
         }
-        let names: Vec<&str> = wanted
-            .iter()
-            .flat_map(|(_, functions)| functions)
-            .map(String::as_str)
-            .collect();
-        let addresses = kallsyms::addresses(&names).map_err(|source| BackendError::Read {
-            path: kallsyms::KALLSYMS,
-            source,
-        })?;
-        // A call that the kernel was built without has a stub too, which may not be hooked.
-        let injectable = kallsyms::injectable();
+        let known = &self.capabilities.stubs;
+        // A call that the kernel was built without has a stub too, which may not be hooked. Of a few
+        // the kernel itself says so; of many it would take long to find out which.
+        let injectable = match AttachKind::for_functions(wanted.len()) {
+            AttachKind::Kprobe => None,
+            AttachKind::KprobeMulti => known.injectable(),
+        };
         let may_be_hooked = |address: &u64| {
             injectable
                 .as_ref()
@@ -148,11 +134,11 @@ impl Ebpf {
         let mut stubs: BTreeMap<u64, Stub> = BTreeMap::new();
         let mut absent = Vec::new();
         for (call, functions) in &wanted {
-            let known = functions
+            let stub = functions
                 .iter()
-                .find_map(|function| addresses.get(function.as_str()).map(|at| (function, *at)))
+                .find_map(|function| Some((function, known.address(function)?)))
                 .filter(|(_, address)| may_be_hooked(address));
-            match known {
+            match stub {
                 Some((function, address)) => stubs
                     .entry(address)
                     .or_insert_with(|| Stub {
@@ -268,11 +254,6 @@ impl Backend for Ebpf {
         if !needs.is_empty() {
             return Err(BackendError::Machine { needs });
         }
-        let data = std::fs::read(btf::VMLINUX).map_err(|source| BackendError::Read {
-            path: btf::VMLINUX,
-            source,
-        })?;
-        let offsets = btf::offsets(&Btf::parse(&data)?)?;
         let mut rules = Vec::new();
         for rule in &plan.rules {
             // `admit` has lowered it before.
@@ -289,7 +270,7 @@ impl Backend for Ebpf {
             dry_run: plan.dry_run,
             follow: plan.follow,
             canary: self.tester.pid(),
-            offsets,
+            offsets: self.capabilities.offsets.clone(),
             attach: AttachKind::for_functions(plan.calls().len()),
         })?);
         Ok(())
@@ -297,7 +278,7 @@ impl Backend for Ebpf {
 
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
         let mut warnings = Vec::new();
-        let mut stubs = Self::stubs(plan, &mut warnings)?;
+        let mut stubs = self.stubs(plan, &mut warnings)?;
         let names: Vec<&str> = stubs.iter().map(|stub| stub.function.as_str()).collect();
         if let Some(list) = probe::enabled_functions() {
             let busy = probe::trampolines(&list, &names);
@@ -313,7 +294,7 @@ impl Backend for Ebpf {
         let mut kind = match engine.attach_entries(&addresses) {
             Ok(kind) => kind,
             Err(EngineError::NotInjectable(source)) => {
-                // Where the kernel's list could not be read.
+                // A few functions, or many where the kernel's list could not be read.
                 let good = engine.injectable(&addresses);
                 let (kept, lost): (Vec<_>, Vec<_>) = stubs
                     .into_iter()
@@ -362,6 +343,13 @@ impl Backend for Ebpf {
 
     fn activate(&mut self) -> Result<u64, BackendError> {
         Ok(self.engine()?.arm())
+    }
+
+    fn watch(&mut self) -> Option<Lost> {
+        if self.healed {
+            return None;
+        }
+        self.tester.watch()
     }
 
     fn poll(&mut self) -> Option<Event> {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::btf::{self, Btf};
-use super::kallsyms;
+use super::kallsyms::{self, Stubs};
 use crate::sys::bpf;
 use crate::sys::process::effective_uid;
 
@@ -102,6 +102,10 @@ pub struct Finding {
 pub struct Capabilities {
     /// In the order in which the needs build on each other.
     pub findings: Vec<Finding>,
+    /// The kernel's field offsets, by the program's constant; empty where they are missing.
+    pub(super) offsets: Vec<(&'static str, u32)>,
+    /// Where system calls enter the kernel; empty where that is missing.
+    pub(super) stubs: Stubs,
 }
 
 impl Capabilities {
@@ -162,13 +166,15 @@ pub fn probe() -> Capabilities {
     let may_load = privilege.state == State::Found && lockdown.state == State::Found;
     let type_data = fs::read(btf::VMLINUX);
     let parsed = type_data.as_ref().ok().map(|data| Btf::parse(data));
+    let (type_information, offsets) = type_information(parsed.as_ref());
+    let (symbols, stubs) = symbols();
     let findings = vec![
         architecture(),
         privilege,
         pid_namespace(),
         kernel(),
         lockdown,
-        type_information(parsed.as_ref()),
+        type_information,
         kprobes(),
         if may_load {
             override_helper()
@@ -176,11 +182,15 @@ pub fn probe() -> Capabilities {
             unknown(Need::Override, "not tried: see above")
         },
         function_tracer(),
-        symbols(),
+        symbols,
         miss_counts(parsed.as_ref()),
         trace_files(),
     ];
-    Capabilities { findings }
+    Capabilities {
+        findings,
+        offsets,
+        stubs,
+    }
 }
 
 fn architecture() -> Finding {
@@ -282,28 +292,29 @@ fn lockdown() -> Finding {
     }
 }
 
-fn type_information(parsed: Option<&Result<Btf<'_>, btf::BtfError>>) -> Finding {
-    match parsed {
+/// With the offsets that were found.
+fn type_information(
+    parsed: Option<&Result<Btf<'_>, btf::BtfError>>,
+) -> (Finding, Vec<(&'static str, u32)>) {
+    let (seen, remedy) = match parsed {
         Some(Ok(parsed)) => match btf::offsets(parsed) {
-            Ok(_) => found(Need::TypeInformation, btf::VMLINUX),
-            Err(error) => missing(
-                Need::TypeInformation,
+            Ok(offsets) => return (found(Need::TypeInformation, btf::VMLINUX), offsets),
+            Err(error) => (
                 error.to_string(),
                 "a kernel whose structures this version of finject knows (5.17 to 6.12 are tested \
                  at their ends)",
             ),
         },
-        Some(Err(error)) => missing(
-            Need::TypeInformation,
+        Some(Err(error)) => (
             error.to_string(),
             "a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         ),
-        None => missing(
-            Need::TypeInformation,
+        None => (
             format!("no {}", btf::VMLINUX),
             "a kernel built with CONFIG_DEBUG_INFO_BTF=y (all large distributions' since 2021)",
         ),
-    }
+    };
+    (missing(Need::TypeInformation, seen, remedy), Vec::new())
 }
 
 /// What the kernel's build configuration says of an option, where it is shown as text.
@@ -376,28 +387,27 @@ fn function_tracer() -> Finding {
     }
 }
 
-fn symbols() -> Finding {
+/// With the stubs that were found.
+fn symbols() -> (Finding, Stubs) {
     const PROBE: &str = "__x64_sys_fsync";
-    match kallsyms::addresses(&[PROBE]) {
-        Ok(found_at) => match found_at.get(PROBE) {
-            Some(0) => missing(
-                Need::Symbols,
-                "addresses are hidden",
+    let (seen, remedy) = match Stubs::read() {
+        Ok(stubs) => match stubs.address(PROBE) {
+            Some(0) => (
+                "addresses are hidden".into(),
                 "run it as root, and sysctl kernel.kptr_restrict=1 or 0",
             ),
-            Some(_) => found(Need::Symbols, kallsyms::KALLSYMS),
-            None => missing(
-                Need::Symbols,
+            Some(_) => return (found(Need::Symbols, kallsyms::KALLSYMS), stubs),
+            None => (
                 format!("{} has no {PROBE}", kallsyms::KALLSYMS),
                 "a kernel with CONFIG_KALLSYMS, and x86's system-call wrappers (Linux 4.17)",
             ),
         },
-        Err(error) => missing(
-            Need::Symbols,
+        Err(error) => (
             format!("{}: {error}", kallsyms::KALLSYMS),
             "a kernel with CONFIG_KALLSYMS, and /proc mounted",
         ),
-    }
+    };
+    (missing(Need::Symbols, seen, remedy), Stubs::default())
 }
 
 fn miss_counts(parsed: Option<&Result<Btf<'_>, btf::BtfError>>) -> Finding {

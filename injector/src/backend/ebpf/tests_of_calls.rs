@@ -4,8 +4,9 @@
 use injector_common::shared::CANARY_ERRNO;
 
 use super::slot;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Lost};
 use crate::sys::canary::{Answer, Canary};
+use crate::sys::time::monotonic_ns;
 use crate::syscall::{self, CallId};
 
 /// Calls that must not be tried: if the fault did not arrive, they would make a second process,
@@ -29,13 +30,19 @@ const NEVER_TRIED: [&str; 12] = [
 /// call proves nothing either way.
 const TRIES: usize = 50;
 
+/// Calls that one look tries again.
+const WATCHED_AT_ONCE: usize = 32;
+
 /// Makes test calls.
 #[derive(Debug)]
 pub(super) struct Tester {
     canary: Canary,
     calls: Vec<CallId>,
     next: usize,
-    warned: bool,
+    /// When the round of looks began that is not yet over, and the one before it, which showed that
+    /// every fault arrives: `CLOCK_MONOTONIC` nanoseconds.
+    round_ns: u64,
+    proven_ns: u64,
 }
 
 fn is_tried(call: CallId) -> bool {
@@ -56,7 +63,8 @@ impl Tester {
             canary,
             calls: Vec::new(),
             next: 0,
-            warned: false,
+            round_ns: 0,
+            proven_ns: 0,
         }
     }
 
@@ -94,26 +102,34 @@ impl Tester {
         }
         let number = tried.len();
         self.calls = tried;
+        self.next = 0;
+        self.proven_ns = monotonic_ns();
         Ok((number, untried))
     }
 
-    /// Tries the next of the proven calls again; what it met where the fault did not arrive, once.
-    pub(super) fn watch(&mut self) -> Option<String> {
-        if self.warned || self.calls.is_empty() {
-            return None;
+    /// Tries the next of the proven calls again; the first whose fault no longer arrives. What came
+    /// between can only be another agent.
+    pub(super) fn watch(&mut self) -> Option<Lost> {
+        for _ in 0..self.calls.len().min(WATCHED_AT_ONCE) {
+            if self.next == 0 {
+                self.round_ns = monotonic_ns();
+            }
+            let call = self.calls[self.next];
+            let answer = self.try_call(call, true);
+            if answer != Answer::Faulted {
+                return Some(Lost {
+                    call: call.to_string(),
+                    saw: saw(answer),
+                    since_ns: self.proven_ns,
+                });
+            }
+            self.next += 1;
+            if self.next == self.calls.len() {
+                self.next = 0;
+                self.proven_ns = self.round_ns;
+            }
         }
-        let call = self.calls[self.next % self.calls.len()];
-        self.next += 1;
-        let answer = self.try_call(call, true);
-        if answer == Answer::Faulted {
-            return None;
-        }
-        self.warned = true;
-        Some(format!(
-            "faults no longer arrive on {call}: a test call was not failed ({}); another agent may \
-             have put a trampoline on its function",
-            saw(answer)
-        ))
+        None
     }
 
     /// Tries one of the proven calls: it must run.
