@@ -93,6 +93,14 @@ const CARGO_MUTANTS: Tool = Tool {
     llvm: None,
 };
 
+/// Runs the tests of a mutant until the first that notices it.
+const CARGO_NEXTEST: Tool = Tool {
+    program: "cargo-nextest",
+    version: "0.9.143",
+    features: &["--locked"],
+    llvm: None,
+};
+
 impl Need {
     fn packages(self) -> &'static [Package] {
         match self {
@@ -140,7 +148,7 @@ impl Need {
     fn tools(self) -> &'static [Tool] {
         match self {
             Self::Ebpf => &[BPF_LINKER],
-            Self::Soak => &[CARGO_MUTANTS],
+            Self::Soak => &[CARGO_MUTANTS, CARGO_NEXTEST],
             _ => &[],
         }
     }

@@ -139,6 +139,13 @@ pub(crate) fn machines(report: &mut Report, settings: &Settings, complete: bool)
         return;
     }
     let demands = Demands::read(&repo::root().join("tests/must-hold.toml"));
+    let demands = match demands {
+        Ok(demands) => demands,
+        Err(error) => {
+            report.step("must hold", |_| Err(error));
+            return;
+        }
+    };
     let mut suite = None;
     report.step("tests for virtual machines", |report| {
         let kernels = if settings.kernels.is_empty() {
@@ -151,7 +158,7 @@ pub(crate) fn machines(report: &mut Report, settings: &Settings, complete: bool)
                 .map(obtain)
                 .collect::<anyhow::Result<_>>()?
         };
-        suite = Some(Suite::prepare(settings, kernels)?);
+        suite = Some(Suite::prepare(settings, kernels, demands.boots())?);
         Ok(End::Passed.into())
     });
     let Some(suite) = suite else {
@@ -163,7 +170,7 @@ pub(crate) fn machines(report: &mut Report, settings: &Settings, complete: bool)
             let require_all = std::env::var_os(REQUIRE_ALL).is_some_and(|value| value == "1");
             let existing: BTreeSet<_> = suite.names().collect();
             let at_hand = |kernel: &str| require_all || suite.has_kernel(kernel);
-            let unkept = demands?.unkept(report, &existing, &at_hand);
+            let unkept = demands.unkept(report, &existing, &at_hand);
             for line in &unkept {
                 println!("{line}");
             }

@@ -2,7 +2,11 @@
 //! it, and on which kernels. A run in which one of those did not run, did not pass, or said that it
 //! does not apply has failed, whatever else it found.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
@@ -27,8 +31,17 @@ struct Line {
     text: String,
     /// `TARGET::NAME`.
     tests: Vec<String>,
-    /// `KERNEL`, or `KERNEL+WORDS` for a boot of tests/vm.toml.
+    /// `KERNEL`, or `KERNEL+WORDS` for a boot of it with these words on its command line.
     kernels: Vec<String>,
+}
+
+/// A boot of a kernel with words on its command line, for some tests only.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ExtraBoot {
+    pub(crate) kernel: String,
+    pub(crate) append: String,
+    /// `TARGET::NAME`.
+    pub(crate) tests: Vec<String>,
 }
 
 impl Demands {
@@ -56,6 +69,22 @@ impl Demands {
             }
         }
         Ok(demands)
+    }
+
+    /// The boots that kernels with words ask for.
+    pub(super) fn boots(&self) -> Vec<ExtraBoot> {
+        let mut boots: BTreeMap<(&str, &str), BTreeSet<&String>> = BTreeMap::new();
+        for line in &self.line {
+            for boot in line.kernels.iter().filter_map(|name| name.split_once('+')) {
+                boots.entry(boot).or_default().extend(&line.tests);
+            }
+        }
+        let boot = |((kernel, append), tests): ((&str, &str), BTreeSet<&String>)| ExtraBoot {
+            kernel: kernel.to_owned(),
+            append: append.to_owned(),
+            tests: tests.into_iter().cloned().collect(),
+        };
+        boots.into_iter().map(boot).collect()
     }
 
     /// What was demanded and not kept, a line each. A kernel that is not `at_hand` demands nothing
@@ -141,6 +170,25 @@ mod tests {
                 "\"counts are exact\": vm_a::two@6.12+preempt=full did not run",
             ]
         );
+    }
+
+    #[test]
+    fn words_ask_for_a_boot_of_their_own() {
+        let more = r#"
+            [[line]]
+            text = "more"
+            tests = ["vm_a::two", "vm_b::three"]
+            kernels = ["6.12+preempt=full"]
+        "#;
+        let demands = Demands::parse(&format!("{FILE}{more}")).unwrap();
+        let boot = ExtraBoot {
+            kernel: "6.12".into(),
+            append: "preempt=full".into(),
+            tests: ["vm_a::one", "vm_a::two", "vm_b::three"]
+                .map(String::from)
+                .to_vec(),
+        };
+        assert_eq!(demands.boots(), [boot]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Reads what the standard test harness prints, when other output may have come between a test's
-//! name and its result.
+//! name and its result, or onto the result's own line; its lists at the end then tell.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,28 @@ const UNSUPPORTED: &str = "UNSUPPORTED ";
 pub(super) fn results(output: &str) -> BTreeMap<String, Verdict> {
     let mut results = BTreeMap::new();
     let mut unsupported = Vec::new();
+    let mut unclear = Vec::new();
     let mut running = None;
+    let mut list = None;
     for line in output.lines() {
         if let Some((name, rest)) = started(line) {
+            unclear.extend(running.take());
             match verdict(rest) {
                 Some(verdict) => drop(results.insert(name, verdict)),
                 None => running = Some(name),
             }
+        } else if line == "successes:" || line == "failures:" {
+            unclear.extend(running.take());
+            list = Some(line);
+        } else if let Some(list) = list
+            && let Some(name) = line.strip_prefix("    ")
+            && let Some(at) = unclear.iter().position(|unclear| unclear == name)
+        {
+            let verdict = match list {
+                "successes:" => Verdict::Passed,
+                _ => Verdict::Failed("failed".to_owned()),
+            };
+            results.insert(unclear.swap_remove(at), verdict);
         } else if let Some(text) = line.strip_prefix(UNSUPPORTED) {
             if let Some((name, reason)) = text.split_once(": ") {
                 unsupported.push((name.to_owned(), reason.to_owned()));
@@ -29,7 +44,7 @@ pub(super) fn results(output: &str) -> BTreeMap<String, Verdict> {
             results.insert(name, verdict);
         }
     }
-    if let Some(name) = running {
+    for name in unclear.into_iter().chain(running) {
         let why = "it had not ended when the output did";
         results.insert(name, Verdict::Failed(why.to_owned()));
     }
@@ -83,6 +98,41 @@ pub(super) fn summary(line: &str) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_whose_line_another_spoilt_is_in_the_lists() {
+        let output = "\
+running 4 tests
+test spoilt ... [   12.3] a line of the kernel's ok
+test worse ... FAI[   12.4] anotherLED
+test clear ... ok
+test last ... half a lineok
+
+successes:
+    clear
+    spoilt
+    last
+
+failures:
+
+---- worse stdout ----
+    clear
+
+failures:
+    worse
+
+test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.03s
+";
+        let found = results(output);
+        assert_eq!(found["spoilt"], Verdict::Passed);
+        assert_eq!(found["last"], Verdict::Passed);
+        assert_eq!(found["clear"], Verdict::Passed);
+        assert_eq!(found["worse"], Verdict::Failed("failed".to_owned()));
+        let cut = &output[..output.find("successes").unwrap()];
+        let unseen = Verdict::Failed("it had not ended when the output did".to_owned());
+        assert_eq!(results(cut)["spoilt"], unseen);
+        assert_eq!(results(cut)["last"], unseen);
+    }
 
     #[test]
     fn results_are_read_whatever_comes_between() {

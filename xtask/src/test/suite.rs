@@ -15,6 +15,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use super::{
+    demands::ExtraBoot,
     libtest,
     report::{Done, End, Report, Verdict},
 };
@@ -53,8 +54,6 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 struct Config {
     time: Time,
-    #[serde(default)]
-    boot: Vec<ExtraBoot>,
 }
 
 /// How long things may take, in seconds, at the scale of `cargo xtask test`.
@@ -65,15 +64,6 @@ struct Time {
     target: u64,
     /// The same at full scale.
     soak_target: u64,
-}
-
-/// A boot with words of its own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExtraBoot {
-    kernel: String,
-    append: String,
-    tests: Vec<String>,
 }
 
 /// A test target that was built.
@@ -102,15 +92,17 @@ pub(crate) struct Suite {
     targets: Vec<Target>,
     kernels: Vec<TestKernel>,
     machines: Vec<Machine>,
-    /// Results that tests/vm.toml asks for and no test can give.
-    absent: Vec<String>,
     time: Time,
     scale: f64,
 }
 
 impl Suite {
     /// Builds finject and the tests, and plans the boots.
-    pub(crate) fn prepare(settings: &Settings, kernels: Vec<TestKernel>) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(
+        settings: &Settings,
+        kernels: Vec<TestKernel>,
+        extra: Vec<ExtraBoot>,
+    ) -> anyhow::Result<Self> {
         let root = repo::root();
         let config = root.join("tests/vm.toml");
         let text =
@@ -122,11 +114,10 @@ impl Suite {
             targets,
             kernels,
             machines: Vec::new(),
-            absent: Vec::new(),
             time: config.time,
             scale: settings.scale,
         };
-        suite.plan(settings, config.boot)?;
+        suite.plan(settings, extra)?;
         Ok(suite)
     }
 
@@ -142,21 +133,11 @@ impl Suite {
             }
         }
         for boot in extra {
-            ensure!(
-                KERNELS.contains(&boot.kernel.as_str()),
-                "tests/vm.toml: no kernel {}; there are {}",
-                boot.kernel,
-                KERNELS.join(", ")
-            );
             let there: BTreeSet<_> = self.names().collect();
-            let (tests, absent): (Vec<_>, Vec<_>) = boot
-                .tests
-                .into_iter()
-                .filter(|name| wanted(name))
-                .partition(|name| there.contains(name));
-            let label = format!("{}+{}", boot.kernel, boot.append);
-            self.absent
-                .extend(absent.iter().map(|test| place(test, &label)));
+            let asked = boot.tests.into_iter();
+            let tests: Vec<_> = asked
+                .filter(|name| wanted(name) && there.contains(name))
+                .collect();
             let kernel = self
                 .kernels
                 .iter()
@@ -218,10 +199,6 @@ impl Suite {
 
     /// Boots one machine after another.
     pub(crate) fn run(&self, report: &mut Report) {
-        for name in &self.absent {
-            let why = "tests/vm.toml names it, and there is no such test";
-            report.test(name.clone(), Verdict::Failed(why.to_owned()));
-        }
         for machine in &self.machines {
             let name = format!("virtual machine {}", machine.label);
             report.step(&name, |report| self.boot(machine, report));
@@ -538,7 +515,6 @@ mod tests {
             targets: vec![target("vm_a", &["one", "two"]), target("vm_b", &["three"])],
             kernels: vec![kernel("6.1"), kernel("6.12")],
             machines: Vec::new(),
-            absent: Vec::new(),
             time: Time {
                 target: 60,
                 soak_target: 600,
@@ -574,13 +550,6 @@ mod tests {
     fn each_kernel_is_booted_once_and_again_with_words() {
         assert_eq!(labels(&suite(&[])), ["6.1", "6.12", "6.12+preempt=full"]);
         assert_eq!(labels(&suite(&["three"])), ["6.1", "6.12"]);
-    }
-
-    #[test]
-    fn a_test_that_is_not_there_is_asked_for_in_vain() {
-        let absent = suite(&[]).absent;
-        assert_eq!(absent[0], "vm_a::gone@6.12+preempt=full");
-        assert!(suite(&["three"]).absent.is_empty());
     }
 
     #[test]
