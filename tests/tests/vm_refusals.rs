@@ -332,11 +332,12 @@ fn another_agents_trampoline_on_the_function() {
     assert_eq!(seen.errors, 1, "{}", outcome.ended);
 }
 
-/// An agent that takes the faults away comes while finject is at work.
-fn ends_when_another_agent_comes(rule: &str, kind: &str) {
+#[test]
+fn another_agents_trampoline_that_comes_later_ends_it() {
+    needs_override!();
     let mut victim = Victim::threads(1, 5, "fsync");
-    let session = attach(&victim, rule).start();
-    let agent = Bpftrace::counting(kind, "__x64_sys_fsync");
+    let session = attach(&victim, "fsync=EIO").start();
+    let agent = Bpftrace::counting("kfunc", "__x64_sys_fsync");
     let outcome = session.wait(Duration::from_mins(1));
     assert_eq!(outcome.code(), Some(125), "{}", outcome.ended);
     assert_eq!(outcome.summary["ending"], "lost", "{}", outcome.ended);
@@ -352,13 +353,14 @@ fn ends_when_another_agent_comes(rule: &str, kind: &str) {
 }
 
 #[test]
-fn another_agents_trampoline_that_comes_later_ends_it() {
+fn another_agents_kprobe_that_comes_later_under_many_functions_takes_nothing_away() {
     needs_override!();
-    ends_when_another_agent_comes("fsync=EIO", "kfunc");
-}
-
-#[test]
-fn another_agents_kprobe_that_comes_later_under_many_functions_ends_it() {
-    needs_override!();
-    ends_when_another_agent_comes("%file,%desc=EIO@1000000000", "kprobe");
+    let mut victim = Victim::threads(1, 5, "fsync");
+    let session = attach(&victim, "fsync,%net,%ipc,%creds=EIO").start();
+    let agent = Bpftrace::counting("kprobe", "__x64_sys_fsync");
+    let seen = victim.work();
+    let outcome = session.stop();
+    assert_eq!((seen.errors, outcome.fired()), (5, 5), "{}", outcome.ended);
+    assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
+    agent.end();
 }
