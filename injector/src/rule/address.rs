@@ -60,16 +60,6 @@ impl IpNet {
         }
     }
 
-    /// The first address.
-    pub fn base(self) -> IpAddr {
-        self.base
-    }
-
-    /// How many bits are shared.
-    pub fn prefix_len(self) -> u8 {
-        self.len
-    }
-
     /// Whether the address is one of these.
     pub fn contains(self, address: IpAddr) -> bool {
         let address = match (self.base, address) {

@@ -276,11 +276,6 @@ impl Integer {
         let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
         range.contains(&value).then_some(Self(value))
     }
-
-    /// The number.
-    pub fn get(self) -> i128 {
-        self.0
-    }
 }
 
 impl From<u64> for Integer {
@@ -488,14 +483,6 @@ impl Action {
     /// Whether the call does not run.
     pub fn skips_call(&self) -> bool {
         matches!(self, Self::Error(_) | Self::Ret(_) | Self::Kill)
-    }
-
-    /// Whether the caller gets a result that is not the call's: before it or after.
-    pub fn replaces_result(&self) -> bool {
-        matches!(
-            self,
-            Self::Error(_) | Self::Ret(_) | Self::After(After::Error(_) | After::Ret(_))
-        )
     }
 
     /// Whether the process is killed.
