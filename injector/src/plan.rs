@@ -8,7 +8,31 @@ use serde_json::{Value, json};
 
 use crate::rule::{ResolvedRule, RuleName};
 use crate::syscall::CallId;
+use crate::target::launch::Launch;
 use crate::target::process::Process;
+
+/// The processes to start from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// Processes that run already.
+    Running(Vec<Process>),
+    /// A command that finject launches.
+    Launched(Launch),
+}
+
+impl Targets {
+    /// Each as a person calls it; untrusted characters escaped.
+    pub fn names(&self) -> Vec<String> {
+        let escaped = crate::text::escaped;
+        match self {
+            Self::Running(processes) => processes
+                .iter()
+                .map(|target| format!("{} ({})", target.tgid, escaped(&target.comm)))
+                .collect(),
+            Self::Launched(launch) => vec![escaped(&launch.title())],
+        }
+    }
+}
 
 /// What a session carries out.
 #[derive(Clone, Debug)]
@@ -17,8 +41,8 @@ pub struct Plan {
     pub rules: Vec<ResolvedRule>,
     /// Rules that wait to be armed, or that arm or disarm others.
     pub arming: Vec<RuleName>,
-    /// The processes to start from.
-    pub targets: Vec<Process>,
+    /// Whose calls they are on.
+    pub targets: Targets,
     /// The seed of all random choices.
     pub seed: u64,
     /// Children of targets become targets.
@@ -52,14 +76,23 @@ impl Plan {
                 })
             })
             .collect();
-        let targets: Vec<Value> = self
-            .targets
-            .iter()
-            .map(|target| json!({ "pid": target.tgid.0, "comm": target.comm }))
-            .collect();
+        let (targets, command) = match &self.targets {
+            Targets::Running(processes) => (
+                processes
+                    .iter()
+                    .map(|target| json!({ "pid": target.tgid.0, "comm": target.comm }))
+                    .collect(),
+                Value::Null,
+            ),
+            Targets::Launched(launch) => {
+                let args = launch.args.iter().map(|arg| arg.to_string_lossy());
+                (Vec::new(), json!(args.collect::<Vec<_>>()))
+            }
+        };
         json!({
             "rules": rules,
             "targets": targets,
+            "command": command,
             "seed": self.seed,
             "follow": self.follow,
             "dry_run": self.dry_run,
@@ -71,18 +104,17 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
-        for target in &self.targets {
-            let comm = crate::text::escaped(&target.comm);
-            let follow = if self.follow {
-                ", and its descendants"
-            } else {
-                ""
-            };
-            writeln!(
-                text,
-                "target   {} ({comm}), all threads{follow}",
-                target.tgid
-            )?;
+        let kind = match self.targets {
+            Targets::Running(_) => "target   ",
+            Targets::Launched(_) => "command  ",
+        };
+        let follow = if self.follow {
+            ", and its descendants"
+        } else {
+            ""
+        };
+        for name in self.targets.names() {
+            writeln!(text, "{kind}{name}, all threads{follow}")?;
         }
         let width = self
             .rules

@@ -115,7 +115,7 @@ fn mistakes_are_usage_and_name_the_remedy() {
     let cases: Vec<(Vec<&str>, Vec<&str>)> = vec![
         (
             vec!["frob"],
-            vec!["unrecognized subcommand 'frob'", "--help"],
+            vec!["a command to launch stands behind --", "--help"],
         ),
         (
             vec!["--frob"],

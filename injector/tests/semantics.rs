@@ -7,9 +7,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use injector::backend::Unsupported;
-use injector::backend::ebpf::support::admit;
+use injector::backend::choose::Choice;
 use injector::backend::unsupported::Why;
-use injector::plan::Plan;
+use injector::plan::{Plan, Targets};
 use injector::rule::{RuleText, compile};
 
 /// An example of each action, condition and predicate.
@@ -47,18 +47,18 @@ const ROWS: [(&str, &str); 31] = [
     ("`uid=`", "fsync(uid=0)=EIO"),
 ];
 
-fn answer(rule: &str) -> &'static str {
+fn answer(rule: &str, backend: Choice) -> &'static str {
     let rules = compile(&[RuleText::new(rule)]).unwrap().rules;
     let plan = Plan {
         rules,
         arming: Vec::new(),
-        targets: Vec::new(),
+        targets: Targets::Running(Vec::new()),
         seed: 0,
         follow: true,
         dry_run: false,
         duration: None,
     };
-    let Err(refused) = admit(&plan) else {
+    let Err(refused) = backend.admit(&plan) else {
         return "yes";
     };
     match refused.first() {
@@ -72,9 +72,10 @@ fn answer(rule: &str) -> &'static str {
 }
 
 fn table() -> String {
-    let mut table = String::from("| part of a rule | `ebpf` |\n| --- | --- |\n");
+    let mut table = String::from("| part of a rule | `ebpf` | `notify` |\n| --- | --- | --- |\n");
     for (part, rule) in ROWS {
-        writeln!(table, "| {part} | {} |", answer(rule)).unwrap();
+        let [ebpf, notify] = [Choice::Ebpf, Choice::Notify].map(|backend| answer(rule, backend));
+        writeln!(table, "| {part} | {ebpf} | {notify} |").unwrap();
     }
     table
 }

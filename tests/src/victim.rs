@@ -97,13 +97,32 @@ impl Victim {
         } else {
             Command::new(program)
         };
-        let child = Child::start(command.args(arguments));
+        Self::ready(command.args(arguments), is_pinned)
+    }
+
+    fn ready(command: &mut Command, is_pinned: bool) -> Self {
+        let child = Child::start(command);
         let mut victim = Self { child, is_pinned };
         // A family has no line of readiness of its own: its first child's is.
         victim.child.expect_line(PATIENCE, |line| {
             line.starts_with("ready ") || line.starts_with("child-before ")
         });
         victim
+    }
+
+    /// One that another program launches, whose arguments are complete up to the command's. The
+    /// process that this knows is the launcher.
+    pub fn launched(launcher: &mut Command, arguments: &[&str]) -> Self {
+        Self::ready(launcher.arg(programs::VICTIM).args(arguments), false)
+    }
+
+    /// The same of a 32-bit program, where there is one ([`programs::VICTIM32`]).
+    pub fn launched32(launcher: &mut Command, arguments: &[&str]) -> Self {
+        assert!(
+            !programs::VICTIM32.is_empty(),
+            "the compiler could not build it"
+        );
+        Self::ready(launcher.arg(programs::VICTIM32).args(arguments), false)
     }
 
     /// `threads` threads that make `calls` calls each, all at once, when told to.

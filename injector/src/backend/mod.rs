@@ -1,15 +1,24 @@
 //! Backends: what carries a plan out. `ebpf` decides and injects inside the kernel; others follow.
-//! Each says what it found on this machine, which plans it admits, and then, in this order, loads,
-//! attaches, activates and heals.
+//! Each says which plans it admits, and then, in this order, loads, attaches, activates and heals.
 
+pub mod choose;
+pub mod decider;
 pub mod ebpf;
+pub mod memory;
+pub mod notify;
 pub mod report;
+mod support;
 pub mod unsupported;
+
+use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use injector_common::Event;
 
 use crate::plan::Plan;
 use crate::sys::SysError;
+use crate::sys::launch::{Command, LaunchError};
 
 pub use report::{HookReport, Report, RuleReport};
 pub use unsupported::Unsupported;
@@ -18,6 +27,7 @@ mod sealed {
     /// Only this crate adds backends.
     pub trait Sealed {}
     impl Sealed for super::ebpf::Ebpf {}
+    impl Sealed for super::notify::Notify {}
 }
 
 /// A backend that did not do what it was asked.
@@ -57,6 +67,9 @@ pub enum BackendError {
     /// A target ended while it was being attached.
     #[error("process {0} ended before the faults were in force")]
     TargetGone(u32),
+    /// The command was not started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// A call.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -93,6 +106,11 @@ impl BackendError {
             Self::NoFault { .. } => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
+            Self::Launch(LaunchError::Filter(_)) => vec![
+                "finject needs Linux 5.19 or newer with CONFIG_SECCOMP_FILTER, and a container that \
+                 allows seccomp(2), as Docker's default profile does"
+                    .into(),
+            ],
             Self::TargetGone(_) => vec!["start the program again, and give its new number".into()],
             _ => vec!["finject doctor tells what this machine has and lacks".into()],
         }
@@ -102,18 +120,19 @@ impl BackendError {
     pub fn is_machine(&self) -> bool {
         matches!(
             self,
-            Self::Machine { .. } | Self::Collision { .. } | Self::NoSuchStub { .. }
+            Self::Machine { .. }
+                | Self::Collision { .. }
+                | Self::NoSuchStub { .. }
+                | Self::Launch(LaunchError::Filter(_))
         )
     }
 }
 
-/// Faults that arrived once and no longer do: another agent has come after finject.
+/// Faults that arrived once and no longer do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// The call of the test that showed it.
-    pub call: String,
-    /// What the test call met instead of its fault.
-    pub saw: String,
+    /// What was seen.
+    pub why: String,
     /// When faults were last known to arrive, `CLOCK_MONOTONIC` nanoseconds: what fired since then
     /// may not have reached its caller.
     pub since_ns: u64,
@@ -130,27 +149,29 @@ pub trait Leased: Send + Sync {
 }
 
 /// What carries a plan out. Sealed: backends are of this crate.
-pub trait Backend: sealed::Sealed {
-    /// Its name on the command line.
-    fn name(&self) -> &'static str;
-
-    /// What probing found, with the reason of each no.
-    fn capabilities(&self) -> &ebpf::probe::Capabilities;
-
-    /// Whether it can carry out the whole plan. Nothing is touched.
-    fn admit(&self, plan: &Plan) -> Result<(), Vec<Unsupported>>;
-
+pub trait Backend: sealed::Sealed + Debug {
     /// Makes everything ready; nothing is attached.
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError>;
 
-    /// Ties it to the targets and to the calls, and proves by test calls that faults arrive.
-    /// Nothing is in force yet.
+    /// Ties it to the targets and to the calls, and proves by test calls that faults arrive; or
+    /// launches the command, which waits. Nothing is in force yet.
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError>;
 
     /// Puts the rules in force; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
     fn activate(&mut self) -> Result<u64, BackendError>;
 
-    /// Tries some of the hooked calls again, others each time: whether faults still arrive.
+    /// What holds the lease, once loaded.
+    fn leased(&self) -> Option<Arc<dyn Leased>>;
+
+    /// The descriptor that becomes readable when there are events.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// A descriptor that becomes readable when the last target has ended, where there is one.
+    fn end_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Looks whether faults still arrive.
     fn watch(&mut self) -> Option<Lost>;
 
     /// The next event, [`None`] when there is none now.
@@ -159,6 +180,16 @@ pub trait Backend: sealed::Sealed {
     /// Ends all faults, takes everything away, and proves by test calls that none arrives any more.
     /// Idempotent; events may still be polled after it.
     fn heal(&mut self) -> Result<(), BackendError>;
+
+    /// The command that was launched.
+    fn command(&mut self) -> Option<&mut Command> {
+        None
+    }
+
+    /// Whether targets need finject itself to stay, although no fault is in force.
+    fn is_needed(&self) -> bool {
+        false
+    }
 
     /// The counters as they are now.
     fn report(&self) -> Report;

@@ -3,7 +3,7 @@
 /// What was attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookReport {
-    /// Kernel functions hooked, each address once.
+    /// Kernel functions hooked, each address once; or calls that come to finject.
     pub functions: usize,
     /// The kernel's mechanism.
     pub mechanism: String,
@@ -11,6 +11,8 @@ pub struct HookReport {
     pub targets: u64,
     /// Calls that were tried, and failed as they should.
     pub tested: usize,
+    /// Instructions that the kernel's verifier walked for the entry program, where there is one.
+    pub verified_instructions: Option<u32>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,6 @@
-//! Attach mode: `finject --pid N --rule R`.
+//! A session: `finject --pid N --rule R`, or `finject --rule R -- COMMAND`.
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -10,11 +11,23 @@ use super::live::Live;
 use super::rules::{self, Complained, Rules};
 use super::{chain, complain, print_err, print_out};
 use crate::history::Writer;
-use crate::plan::Plan;
+use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
+use crate::sys::launch::Ended;
 use crate::sys::process::inherited_fd;
+use crate::target::launch::Launch;
 use crate::target::process::{Proc, Process, Tgid};
 use crate::target::select;
+
+/// Where a program begins.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ArmAt {
+    /// At its own entry point: the calls of the dynamic loader neither count nor fail.
+    #[default]
+    Entry,
+    /// With its exec.
+    Exec,
+}
 
 /// What every use of a plan has in common.
 #[expect(
@@ -27,6 +40,14 @@ pub struct Common {
     /// A running process: all its threads, and its descendants; may be repeated
     #[arg(long = "pid", short = 'p', value_name = "PID")]
     pids: Vec<u32>,
+
+    /// A command to launch under the rules, and its arguments
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
+    command: Vec<OsString>,
+
+    /// From where on the calls of a launched or exec'd program count
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
+    arm_at: ArmAt,
 
     #[command(flatten)]
     rules: rules::Options,
@@ -89,9 +110,33 @@ fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 11
 }
 
+/// A command line without a plan; everything has been said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlan {
+    /// What was written cannot be meant.
+    Usage,
+    /// The command cannot be launched: the status that shells end with.
+    Command(u8),
+}
+
+impl From<Complained> for NoPlan {
+    fn from(_: Complained) -> Self {
+        Self::Usage
+    }
+}
+
+impl From<NoPlan> for Exit {
+    fn from(none: NoPlan) -> Self {
+        match none {
+            NoPlan::Usage => Self::Usage,
+            NoPlan::Command(status) => Self::Mirrored(status),
+        }
+    }
+}
+
 impl Common {
     /// The plan. What is wrong is printed, all of it.
-    pub fn plan(&self) -> Result<Plan, Complained> {
+    pub fn plan(&self) -> Result<Plan, NoPlan> {
         let rules = self.rules.read();
         let targets = self.targets();
         let Rules { rules, arming } = rules?;
@@ -106,13 +151,23 @@ impl Common {
         })
     }
 
-    fn targets(&self) -> Result<Vec<Process>, Complained> {
+    fn targets(&self) -> Result<Targets, NoPlan> {
+        if !self.command.is_empty() {
+            let search = std::env::var_os("PATH");
+            let from_exec = self.arm_at == ArmAt::Exec;
+            return Launch::find(&self.command, search.as_deref(), from_exec)
+                .map(Targets::Launched)
+                .map_err(|error| {
+                    complain(&error.to_string(), &[error.help()]);
+                    NoPlan::Command(error.status())
+                });
+        }
         if self.pids.is_empty() {
             complain(
                 "no target",
-                &["--pid PID names a running process".to_owned()],
+                &["--pid PID names a running process, and -- COMMAND launches one".to_owned()],
             );
-            return Err(Complained);
+            return Err(NoPlan::Usage);
         }
         let own = Tgid(std::process::id());
         let mut targets: Vec<Process> = Vec::new();
@@ -127,7 +182,11 @@ impl Common {
                 }
             }
         }
-        if wrong { Err(Complained) } else { Ok(targets) }
+        if wrong {
+            Err(NoPlan::Usage)
+        } else {
+            Ok(Targets::Running(targets))
+        }
     }
 }
 
@@ -157,8 +216,9 @@ fn explain_failure(error: &SessionError) -> Exit {
 
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let Ok(plan) = options.common.plan() else {
-        return Ok(Exit::Usage);
+    let plan = match options.common.plan() {
+        Ok(plan) => plan,
+        Err(none) => return Ok(none.into()),
     };
     let ready: Option<OwnedFd> = match options.ready_fd.map(inherited_fd) {
         None => None,
@@ -178,12 +238,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let names: Vec<String> = plan
-        .targets
-        .iter()
-        .map(|target| format!("{} ({})", target.tgid, crate::text::escaped(&target.comm)))
-        .collect();
-    let mut live = Live::new(options.quiet, ready, names.join(", "));
+    let mut live = Live::new(options.quiet, ready, plan.targets.names().join(", "));
     let session = match Session::prepare(&plan) {
         Ok(session) => session,
         Err(error) => return Ok(explain_failure(&error)),
@@ -213,9 +268,29 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     if !options.quiet {
         print_err(&format!("finject: {}", summary.to_text(&plan)));
     }
-    Ok(match summary.ending {
-        ending if ending.is_failure() => Exit::Failed,
+    if let (Some(Ended::NotStarted(errno)), Targets::Launched(launch)) =
+        (summary.command, &plan.targets)
+    {
+        let why = std::io::Error::from_raw_os_error(errno);
+        complain(
+            &format!("{}: {why}", launch.path.display()),
+            &["name a program that this machine can execute".into()],
+        );
+    }
+    Ok(match (summary.ending, summary.command.map(status)) {
+        (ending, _) if ending.is_failure() => Exit::Failed,
+        (_, Some(status)) if status != 0 => Exit::Mirrored(status),
         _ if options.must_fire && !summary.every_rule_fired() => Exit::NeverFired,
         _ => Exit::Done,
     })
+}
+
+/// What a shell would say of a command's end.
+fn status(ended: Ended) -> u8 {
+    match ended {
+        Ended::Exited(status) => status as u8,
+        Ended::Killed(signal) => 128_u8.saturating_add(signal as u8),
+        Ended::NotStarted(libc::ENOENT) => 127,
+        Ended::NotStarted(_) => 126,
+    }
 }

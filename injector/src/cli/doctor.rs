@@ -7,7 +7,7 @@ use super::exit::Exit;
 use crate::backend::ebpf::Ebpf;
 use crate::backend::ebpf::probe::{Capabilities, Finding, State};
 use crate::backend::{Backend, BackendError, HookReport};
-use crate::plan::Plan;
+use crate::plan::{Plan, Targets};
 use crate::rule;
 
 /// Options.
@@ -28,7 +28,7 @@ fn trial(backend: &mut Ebpf) -> Result<HookReport, BackendError> {
     let plan = Plan {
         rules,
         arming: Vec::new(),
-        targets: Vec::new(),
+        targets: Targets::Running(Vec::new()),
         seed: 0,
         follow: false,
         dry_run: false,
@@ -83,7 +83,6 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let capabilities = backend.capabilities().clone();
     let blocked = capabilities.missing().next().is_some();
     let trial = (!blocked).then(|| trial(&mut backend));
-    let verified = backend.verified_instructions();
     let works = matches!(trial, Some(Ok(_)));
     if options.json {
         let findings: Vec<_> = capabilities
@@ -104,7 +103,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             Some(Ok(hooks)) => json!({
                 "mechanism": hooks.mechanism,
                 "tested_calls": hooks.tested,
-                "verified_instructions": verified,
+                "verified_instructions": hooks.verified_instructions,
             }),
             Some(Err(error)) => json!({ "error": error.to_string(), "help": error.help() }),
         };

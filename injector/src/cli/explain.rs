@@ -3,7 +3,7 @@
 use super::attach::Common;
 use super::exit::Exit;
 use super::print_out;
-use crate::backend::ebpf::support;
+use crate::backend::choose::Choice;
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -15,10 +15,11 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let Ok(plan) = options.common.plan() else {
-        return Ok(Exit::Usage);
+    let plan = match options.common.plan() {
+        Ok(plan) => plan,
+        Err(none) => return Ok(none.into()),
     };
-    let refused = support::admit(&plan).err().unwrap_or_default();
+    let refused = Choice::of(&plan).admit(&plan).err().unwrap_or_default();
     if options.common.json {
         let mut json = plan.to_json();
         json["refused"] = refused

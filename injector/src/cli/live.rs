@@ -85,13 +85,20 @@ fn describe(record: &Record) -> Option<String> {
 impl Observer for Live {
     fn armed(&mut self, hooks: &HookReport) {
         if !self.quiet {
-            say(&format!(
-                "armed on {}: {} of the kernel's hooked by {}, {} tried and failed as asked",
-                self.targets,
-                counted(hooks.functions as u64, "function", "functions"),
-                hooks.mechanism,
-                counted(hooks.tested as u64, "call", "calls"),
-            ));
+            let number = hooks.functions as u64;
+            let (targets, mechanism) = (&self.targets, &hooks.mechanism);
+            say(&match hooks.tested {
+                0 => format!(
+                    "armed on {targets}: {} by {mechanism}",
+                    counted(number, "call", "calls")
+                ),
+                tested => format!(
+                    "armed on {targets}: {} of the kernel's hooked by {mechanism}, {} tried and \
+                     failed as asked",
+                    counted(number, "function", "functions"),
+                    counted(tested as u64, "call", "calls"),
+                ),
+            });
         }
         if let Some(ready) = self.ready.take() {
             let mut ready = std::fs::File::from(ready);

@@ -24,6 +24,8 @@ Examples:
         one write in a hundred fails, the same ones for the same seed; each leaves a record
   sudo finject --pid 123 --rule 'rename=kill@1' --must-fire
         die just before the first rename; exit status 124 if there was none
+  finject --rule 'fsync=EIO@3' -- ./test --all
+        launches a command under the rule; needs no privilege; its status is finject's
   finject explain --pid 123 --rule '%sync=EIO'
         what would be done; touches nothing
   finject doctor
@@ -32,7 +34,9 @@ Examples:
         the rule language
 
 Exit status: 0 the target ended, the time was up, or finject was asked to end; 64 usage;
-69 this machine cannot do it; 124 --must-fire and a rule never fired; 125 finject failed.";
+69 this machine cannot do it; 124 --must-fire and a rule never fired; 125 finject failed.
+Of a launched command its own: 128+N where signal N killed it, 126 where its file cannot be
+executed, 127 where there is none.";
 
 /// Make chosen system calls of unmodified programs fail, at exactly the call you name.
 #[derive(Debug, Parser)]
@@ -132,6 +136,19 @@ pub(crate) fn print_out(text: &str) {
     let _ = out.flush();
 }
 
+/// A word that is no option and stands where none is expected.
+fn stray_word(error: &clap::Error) -> Option<&str> {
+    let found = error.get(clap::error::ContextKind::InvalidArg)?;
+    match (error.kind(), found) {
+        (clap::error::ErrorKind::UnknownArgument, clap::error::ContextValue::String(word))
+            if !word.starts_with('-') =>
+        {
+            Some(word)
+        }
+        _ => None,
+    }
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     if std::env::args_os().len() <= 1 {
@@ -143,6 +160,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let is_answer = !error.use_stderr();
             let _ = error.print();
+            if let Some(word) = stray_word(&error) {
+                print_err(&format!(
+                    "\n  help: a command to launch stands behind --, as in: finject --rule \
+                     fsync=EIO@3 -- {word}\n"
+                ));
+            }
             return if is_answer { Exit::Done } else { Exit::Usage }.into();
         }
     };

@@ -122,6 +122,19 @@ mod tests {
                 "{net} {address}"
             );
         }
+        for text in ["10.0.0.0/8", "10.0.0.7", "2001:db8::/32", "::1"] {
+            let (base, len) = text.split_once('/').unwrap_or((text, ""));
+            let base: IpAddr = base.parse().unwrap();
+            let whole = if base.is_ipv6() { 128 } else { 32 };
+            let net = IpNet::new(base, len.parse().unwrap_or(whole));
+            let shown = |port| AddressPattern::Ip { net, port }.to_string();
+            let bracketed = if base.is_ipv6() {
+                format!("[{text}]:80")
+            } else {
+                format!("{text}:80")
+            };
+            assert_eq!((shown(None), shown(Some(80))), (text.to_owned(), bracketed));
+        }
         assert_eq!(IpNet::new("10.0.0.1".parse().unwrap(), 8), None);
         assert_eq!(IpNet::new("10.0.0.0".parse().unwrap(), 33), None);
     }

@@ -621,6 +621,34 @@ armed = false
         assert!(shown.contains("rule = 'fsync=EOI"), "{shown}");
     }
 
+    #[test]
+    fn a_rule_is_found_in_the_file_however_it_is_quoted() {
+        for (rule, place, line) in [
+            ("'fsync=EOI'", "3:15", "rule = 'fsync=EOI"),
+            ("\"fsync=EOI\"", "3:15", "rule = \"fsync=EOI"),
+            ("'''fsync=EOI'''", "3:17", "rule = '''fsync=EOI"),
+            ("'''\nfsync=EOI'''", "4:7", "fsync=EOI"),
+            ("\"\"\"\r\nfsync=EOI\"\"\"", "4:7", "fsync=EOI"),
+            // With an escape it does not stand there as it reads.
+            ("\"fsync\\u003DEOI\"", "disk-full.toml: x:1:7", "fsync=EOI"),
+        ] {
+            let file = read(&format!("[[rule]]\nname = 'x'\nrule = {rule}\n")).unwrap();
+            let errors = compile(&[file.rules[0].text.clone()]).unwrap_err();
+            let shown = errors[0].render(false);
+            assert!(shown.contains(&format!("{place}]")), "{rule}: {shown}");
+            assert!(shown.contains(line), "{rule}: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_mistakes_says_which() {
+        let errors = read("").unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            "disk-full.toml cannot be used as a rule file"
+        );
+    }
+
     /// Renewed with `INSTA_UPDATE=always cargo test -p injector`.
     #[test]
     fn mistakes_of_files() {

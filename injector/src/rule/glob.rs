@@ -159,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn two_are_the_same_when_they_are_written_the_same() {
+        let glob = |text| Glob::new(text).unwrap();
+        assert_eq!(glob("a/*"), glob("a/*"));
+        assert_ne!(glob("a/*"), glob("a/?*"));
+    }
+
+    #[test]
     fn literals_are_told_from_patterns() {
         for (glob, literal, directory) in [
             ("/a/b", Some("/a/b"), Some("/a")),

@@ -109,3 +109,21 @@ fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
     }
     wire
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{RuleText, compile};
+
+    fn lowered(rule: &str) -> WireRule {
+        lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap()
+    }
+
+    #[test]
+    fn times_are_nanoseconds_after_arming() {
+        let rule = lowered("fsync=EIO@start:2s,for:500ms");
+        assert_eq!((rule.start_ns, rule.end_ns), (2_000_000_000, 2_500_000_000));
+        let rule = lowered("fsync=EIO");
+        assert_eq!((rule.start_ns, rule.end_ns), (0, u64::MAX));
+    }
+}

@@ -273,3 +273,10 @@ fn values_that_need_quotes_are_printed_with_them() {
         assert_eq!(split(&two), [printed, printed]);
     }
 }
+
+#[test]
+fn the_sum_of_mistakes_is_one_line() {
+    let said = |text: &str| compile(&[RuleText::new(text)]).unwrap_err()[0].to_string();
+    assert_eq!(said("fsync=EOI"), "the rule `fsync=EOI` has a mistake");
+    assert_eq!(said("fsycn=EOI"), "the rule `fsycn=EOI` has 2 mistakes");
+}

@@ -2,9 +2,9 @@
 //! A finject that is stopped, or whose main loop no longer gets anywhere, renews nothing, and its
 //! faults end by themselves. Once lapsed the rules stay off.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::sys::time::monotonic_ns;
 /// How long the main loop may take for one turn (a slow terminal, a slow disk under `--events`)
 /// before it counts as hung.
 const TURN_NS: u64 = 10_000_000_000;
+
+/// How long the lease holds while finject is stopped together with its command.
+const SUSPENDED_NS: u64 = 3_600_000_000_000;
 
 /// The renewing thread; ends on drop.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct State {
     ended: AtomicBool,
     lapsed: AtomicBool,
     last_turn_ns: AtomicU64,
+    /// Held while the lease is renewed.
+    beating: Mutex<()>,
 }
 
 impl Heartbeat {
@@ -38,7 +43,7 @@ impl Heartbeat {
         shared.last_turn_ns.store(monotonic_ns(), Relaxed);
         let state = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            while !state.ended.load(Acquire) && beat(&*leased, &state, monotonic_ns()) {
+            while !state.ended.load(Acquire) && beat(&*leased, &state, monotonic_ns) {
                 std::thread::park_timeout(Duration::from_nanos(RENEW_NS));
             }
         });
@@ -53,15 +58,32 @@ impl Heartbeat {
         self.shared.last_turn_ns.store(monotonic_ns(), Relaxed);
     }
 
+    /// Runs something that may take long without a sign of life (finject is stopped together with
+    /// its command), during which the lease holds for an hour.
+    pub fn suspended(&self, leased: &dyn Leased, stop: impl FnOnce()) {
+        let _beating = self
+            .shared
+            .beating
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        leased.renew(monotonic_ns() + SUSPENDED_NS);
+        stop();
+        let now = monotonic_ns();
+        leased.renew(now + LEASE_NS);
+        self.shared.last_turn_ns.store(now, Relaxed);
+    }
+
     /// Whether the lease lapsed.
     pub fn has_lapsed(&self) -> bool {
         self.shared.lapsed.load(Acquire)
     }
 }
 
-/// One renewal; false once the lease has lapsed. The new end is counted from `now`, read before, so
+/// One renewal; false once the lease has lapsed. The new end is counted from a time read before, so
 /// that a process which is stopped in between renews nothing.
-fn beat(leased: &dyn Leased, state: &State, now: u64) -> bool {
+fn beat(leased: &dyn Leased, state: &State, clock: impl FnOnce() -> u64) -> bool {
+    let _beating = state.beating.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = clock();
     if now > leased.lease() {
         state.lapsed.store(true, Release);
         leased.switch_off();
@@ -109,7 +131,7 @@ mod tests {
     fn a_lease_is_renewed_while_the_main_loop_turns() {
         let (fake, state) = (Fake::default(), State::default());
         fake.renew(LEASE_NS);
-        assert!(beat(&fake, &state, RENEW_NS));
+        assert!(beat(&fake, &state, || RENEW_NS));
         assert_eq!(fake.lease(), RENEW_NS + LEASE_NS);
     }
 
@@ -118,7 +140,7 @@ mod tests {
         let (fake, state) = (Fake::default(), State::default());
         let now = TURN_NS + 1;
         fake.renew(now + 5);
-        assert!(beat(&fake, &state, now));
+        assert!(beat(&fake, &state, || now));
         assert_eq!(fake.lease(), now + 5, "not renewed");
     }
 
@@ -126,7 +148,7 @@ mod tests {
     fn a_lapsed_lease_stays_lapsed() {
         let (fake, state) = (Fake::default(), State::default());
         fake.renew(100);
-        assert!(!beat(&fake, &state, 101));
+        assert!(!beat(&fake, &state, || 101));
         assert!(state.lapsed.load(Relaxed) && fake.off.load(Relaxed));
         assert_eq!(fake.lease(), 100, "never renewed again");
     }

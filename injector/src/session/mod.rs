@@ -7,7 +7,7 @@ pub mod heartbeat;
 pub mod summary;
 pub mod syslog;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use injector_common::event::EventKind;
@@ -15,13 +15,14 @@ use injector_common::event::EventKind;
 use self::heartbeat::Heartbeat;
 use self::summary::{Ending, Summary};
 use self::syslog::Syslog;
-use crate::backend::ebpf::Ebpf;
+use crate::backend::choose::Choice;
 use crate::backend::{Backend, BackendError, HookReport, Leased, Unsupported};
 use crate::history::{Kind, Record, Writer};
-use crate::plan::Plan;
+use crate::plan::{Plan, Targets};
 use crate::sys::SysError;
+use crate::sys::launch::Ended;
 use crate::sys::process::{PollFd, poll_fds, real_uid};
-use crate::sys::signals::Signals;
+use crate::sys::signals::{Forwarded, Signals, stop_here};
 use crate::sys::time::{monotonic_ns, realtime_ns};
 use crate::text::{counted, some_of};
 
@@ -36,6 +37,8 @@ const BATCH: usize = 4096;
 /// are counted as dropped once that is full.
 const WAITING: usize = 1 << 22;
 
+/// How often a command that outlives its faults is looked at, milliseconds.
+const SEEING_OFF_MS: i32 = 20;
 /// No limit, for poll(2).
 const FOR_EVER: i32 = -1;
 
@@ -65,12 +68,30 @@ pub trait Observer {
     fn turn(&mut self) {}
 }
 
+/// Whose the signals are that finject gets.
+#[derive(Debug)]
+enum Heard {
+    /// finject's: the first asks it to heal and end.
+    Own(Signals),
+    /// The command's.
+    Commands(Forwarded),
+}
+
+impl Heard {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(signals) => signals.fd().as_fd(),
+            Self::Commands(forwarded) => forwarded.fd(),
+        }
+    }
+}
+
 /// One run of a plan.
 #[derive(Debug)]
 pub struct Session<'p> {
     plan: &'p Plan,
-    backend: Ebpf,
-    signals: Signals,
+    backend: Box<dyn Backend>,
+    heard: Heard,
     history: Writer,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
     offset_ns: u64,
@@ -81,14 +102,18 @@ impl<'p> Session<'p> {
     /// Checks that the plan can be carried out, and makes everything ready. Nothing is attached.
     /// Before any thread is started.
     pub fn prepare(plan: &'p Plan) -> Result<Self, SessionError> {
-        let mut backend = Ebpf::new()?;
-        backend.admit(plan).map_err(SessionError::Refused)?;
-        let signals = Signals::open()?;
+        let choice = Choice::of(plan);
+        choice.admit(plan).map_err(SessionError::Refused)?;
+        let mut backend = choice.make()?;
+        let heard = match plan.targets {
+            Targets::Running(_) => Heard::Own(Signals::open()?),
+            Targets::Launched(_) => Heard::Commands(Forwarded::open()?),
+        };
         backend.load(plan)?;
         Ok(Self {
             plan,
             backend,
-            signals,
+            heard,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
@@ -121,13 +146,14 @@ impl<'p> Session<'p> {
         }
         self.hand_on(FOR_EVER)?;
         let report = self.backend.report();
+        let command = self.see_off()?;
         let summary = Summary {
             ending,
+            command,
             report,
             hooks,
             armed_ns,
             ended_ns,
-            verified_instructions: self.backend.verified_instructions(),
             healed: healed.is_ok(),
             unwritten: self
                 .history
@@ -149,8 +175,8 @@ impl<'p> Session<'p> {
             self.warn(warning, observer);
         }
         let armed_ns = self.backend.activate()?;
-        let memory = self.backend.memory().ok_or(BackendError::NotLoaded)?;
-        let heartbeat = Heartbeat::start(Arc::clone(&memory) as Arc<dyn Leased>);
+        let leased = self.backend.leased().ok_or(BackendError::NotLoaded)?;
+        let heartbeat = Heartbeat::start(Arc::clone(&leased));
         let rules: Vec<&str> = self
             .plan
             .rules
@@ -164,8 +190,8 @@ impl<'p> Session<'p> {
         self.write(Record::new(Kind::Armed, armed_ns, 0), observer);
         self.hand_on(0)?;
         observer.armed(&hooks);
-        let ending = self.watch(&heartbeat, armed_ns, observer)?;
-        memory.switch_off();
+        let ending = self.watch(&heartbeat, &*leased, armed_ns, observer)?;
+        leased.switch_off();
         Ok((hooks, ending, armed_ns))
     }
 
@@ -173,6 +199,7 @@ impl<'p> Session<'p> {
     fn watch(
         &mut self,
         heartbeat: &Heartbeat,
+        leased: &dyn Leased,
         armed_ns: u64,
         observer: &mut dyn Observer,
     ) -> Result<Ending, SessionError> {
@@ -186,9 +213,12 @@ impl<'p> Session<'p> {
             if heartbeat.has_lapsed() || self.backend.report().lapsed {
                 return Ok(Ending::Lapsed);
             }
-            if let Some(signal) = self.signals.take() {
+            if let Heard::Own(signals) = &self.heard
+                && let Some(signal) = signals.take()
+            {
                 return Ok(Ending::Signal(signal));
             }
+            self.forward(&mut |stop| heartbeat.suspended(leased, stop));
             if now >= until {
                 return Ok(Ending::TimeUp);
             }
@@ -199,14 +229,7 @@ impl<'p> Session<'p> {
             if now >= next_watch {
                 next_watch = now + WATCH_NS;
                 if let Some(lost) = self.backend.watch() {
-                    self.warn(
-                        &format!(
-                            "faults no longer arrive on {}: a test call was not failed ({}); \
-                             another agent has come onto its function",
-                            lost.call, lost.saw
-                        ),
-                        observer,
-                    );
+                    self.warn(&lost.why, observer);
                     return Ok(Ending::Lost {
                         since_ns: lost.since_ns,
                     });
@@ -226,13 +249,48 @@ impl<'p> Session<'p> {
     }
 
     fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
-        let mut fds = vec![PollFd::readable(self.signals.fd().as_fd())];
+        let mut fds = vec![PollFd::readable(self.heard.fd())];
+        fds.extend(self.backend.end_fd().map(PollFd::readable));
         if self.history.waiting() < WAITING {
             fds.extend(self.backend.event_fd().map(PollFd::readable));
         }
         fds.extend(self.history.stream().map(PollFd::writable));
         poll_fds(&mut fds, timeout_ms)?;
         Ok(())
+    }
+
+    /// Hands the command its signals. What the terminal sends it has got already; being stopped is
+    /// for both.
+    fn forward(&mut self, suspended: &mut dyn FnMut(fn())) {
+        let Heard::Commands(forwarded) = &mut self.heard else {
+            return;
+        };
+        while let Some(heard) = forwarded.take() {
+            if !heard.from_terminal
+                && let Some(command) = self.backend.command()
+            {
+                command.signal(heard.signal);
+            }
+            if heard.signal == libc::SIGTSTP {
+                suspended(stop_here);
+            }
+        }
+    }
+
+    /// Waits until the command has ended, which runs on unfaulted; how it did.
+    fn see_off(&mut self) -> Result<Option<Ended>, SysError> {
+        loop {
+            self.forward(&mut |stop| stop());
+            let Some(command) = self.backend.command() else {
+                return Ok(None);
+            };
+            if let Some(ended) = command.wait(false)?
+                && !self.backend.is_needed()
+            {
+                return Ok(Some(ended));
+            }
+            poll_fds(&mut [PollFd::readable(self.heard.fd())], SEEING_OFF_MS)?;
+        }
     }
 
     /// Writes records as far as their stream takes them, waiting for it so many milliseconds each
@@ -305,16 +363,11 @@ impl<'p> Session<'p> {
     /// By whom and on what, for the system's log.
     fn who(&self) -> String {
         let sudo = std::env::var("SUDO_UID").map(|uid| format!(" (sudo by {uid})"));
-        let targets = self
-            .plan
-            .targets
-            .iter()
-            .map(|t| format!("{} ({})", t.tgid, t.comm));
         format!(
             "uid {}{}, target {}",
             real_uid(),
             sudo.unwrap_or_default(),
-            some_of(targets)
+            some_of(self.plan.targets.names().into_iter())
         )
     }
 

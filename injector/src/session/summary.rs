@@ -9,6 +9,7 @@ use super::matched_and_fired;
 use crate::backend::{HookReport, Report, RuleReport};
 use crate::plan::Plan;
 use crate::rule::ResolvedRule;
+use crate::sys::launch::Ended;
 use crate::text::{counted, seconds};
 
 /// How a session ended.
@@ -65,6 +66,8 @@ impl Ending {
 pub struct Summary {
     /// How it ended.
     pub ending: Ending,
+    /// How the command ended that finject launched.
+    pub command: Option<Ended>,
     /// The counters.
     pub report: Report,
     /// What was hooked.
@@ -73,8 +76,6 @@ pub struct Summary {
     pub armed_ns: u64,
     /// `CLOCK_MONOTONIC` of the end, nanoseconds.
     pub ended_ns: u64,
-    /// Instructions that the verifier walked for the entry program.
-    pub verified_instructions: Option<u32>,
     /// A test call has shown that no fault arrives any more.
     pub healed: bool,
     /// Records that could not be written, and why.
@@ -251,7 +252,12 @@ impl Summary {
             "mechanism": self.hooks.mechanism,
             "functions": self.hooks.functions,
             "tested_calls": self.hooks.tested,
-            "verified_instructions": self.verified_instructions,
+            "verified_instructions": self.hooks.verified_instructions,
+            "command": self.command.map(|ended| match ended {
+                Ended::Exited(status) => json!({ "status": status }),
+                Ended::Killed(signal) => json!({ "signal": signal }),
+                Ended::NotStarted(errno) => json!({ "not_started": errno }),
+            }),
             "targets": self.report.targets_seen,
             "targets_lost": self.report.targets_lost,
             "notes_dropped": self.report.notes_dropped,

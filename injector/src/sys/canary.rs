@@ -7,11 +7,12 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use injector_common::shared::{CANARY_ERRNO, CANARY_MARK};
 
 use super::SysError;
+use super::helper::{Helper, Orphaned, pipe};
 use super::process::{PollFd, poll_fds};
 
 /// How long a test call may take before it counts as blocked: it answers in microseconds when a
@@ -32,19 +33,9 @@ pub enum Answer {
 /// The calling child. Ends with finject, or when dropped.
 #[derive(Debug)]
 pub struct Canary {
-    pid: i32,
+    child: Helper,
     requests: File,
     answers: File,
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), SysError> {
-    let mut ends = [-1; 2];
-    // SAFETY: room for two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
-        return Err(SysError::last("pipe2"));
-    }
-    // SAFETY: the kernel has just given them to us.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
 impl Canary {
@@ -52,24 +43,23 @@ impl Canary {
     pub fn start() -> Result<Self, SysError> {
         let (request_end, requests) = pipe()?;
         let (answers, answer_end) = pipe()?;
-        // SAFETY: finject has one thread yet; the child only makes system calls.
-        match unsafe { libc::fork() } {
-            -1 => Err(SysError::last("fork")),
-            0 => {
-                drop((requests, answers));
-                serve(File::from(request_end), File::from(answer_end))
-            }
-            pid => Ok(Self {
-                pid,
-                requests: requests.into(),
-                answers: answers.into(),
-            }),
-        }
+        let (requests_in, answers_out) = (File::from(request_end), File::from(answer_end));
+        let child = Helper::start(
+            c"finject-canary",
+            &[requests_in.as_fd(), answers_out.as_fd()],
+            Orphaned::Dies,
+            || serve(&requests_in, &answers_out),
+        )?;
+        Ok(Self {
+            child,
+            requests: requests.into(),
+            answers: answers.into(),
+        })
     }
 
     /// The child's process id, in finject's own pid namespace.
     pub fn pid(&self) -> u32 {
-        self.pid.unsigned_abs()
+        self.child.pid()
     }
 
     /// Makes one test call; `compat` for the 32-bit ABI.
@@ -99,35 +89,7 @@ impl Canary {
     }
 }
 
-impl Drop for Canary {
-    fn drop(&mut self) {
-        // SAFETY: a child of ours that nobody else waits for.
-        unsafe {
-            libc::kill(self.pid, libc::SIGKILL);
-            libc::waitpid(self.pid, std::ptr::null_mut(), 0);
-        }
-    }
-}
-
-fn serve(mut requests: File, mut answers: File) -> ! {
-    let mut keep = [requests.as_raw_fd(), answers.as_raw_fd()].map(i32::unsigned_abs);
-    keep.sort_unstable();
-    // SAFETY: plain system calls on a process that is ours alone. All other descriptors are closed,
-    // so that no reader of finject's output or of its ready line waits for this process.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::prctl(libc::PR_SET_NAME, c"finject-canary".as_ptr());
-        libc::setsid();
-        for (first, last) in [
-            (0, keep[0] - 1),
-            (keep[0] + 1, keep[1].saturating_sub(1)),
-            (keep[1] + 1, u32::MAX),
-        ] {
-            if first <= last {
-                libc::syscall(libc::SYS_close_range, first, last, 0);
-            }
-        }
-    }
+fn serve(mut requests: &File, mut answers: &File) {
     let mut request = [0; 4];
     while requests.read_exact(&mut request).is_ok() {
         let nr = u16::from_le_bytes([request[1], request[2]]);
@@ -140,8 +102,6 @@ fn serve(mut requests: File, mut answers: File) -> ! {
             break;
         }
     }
-    // SAFETY: no destructors of the parent's are to run here.
-    unsafe { libc::_exit(0) }
 }
 
 fn call_native(nr: u16) -> i64 {

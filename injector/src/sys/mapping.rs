@@ -23,22 +23,23 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `length` bytes of an mmapable array map, readable and writable.
     pub fn new(fd: BorrowedFd<'_>, length: usize) -> Result<Self, SysError> {
+        Self::map(libc::MAP_SHARED, fd.as_raw_fd(), length)
+    }
+
+    /// `length` bytes of zeros, shared with the processes that are forked after it.
+    pub fn anonymous(length: usize) -> Result<Self, SysError> {
+        Self::map(libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, length)
+    }
+
+    fn map(flags: i32, fd: i32, length: usize) -> Result<Self, SysError> {
         let page = 4096;
         let length = length.div_ceil(page) * page;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping, at an address of the kernel's choice.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, fd, 0) };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, length }),
-            _ => Err(SysError::last("mmap(map)")),
+            _ => Err(SysError::last("mmap")),
         }
     }
 
@@ -62,6 +63,13 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// The address of a byte, for structures of the kernel's; the caller keeps to what it asked for.
+    pub(super) fn at(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset < self.length, "outside of the mapping");
+        // SAFETY: within the mapping.
+        unsafe { self.base.as_ptr().add(offset % self.length) }
+    }
+
     /// Copies a value to a byte offset; nothing happens where it would not fit. The exclusive
     /// reference and the caller's word that no program is attached yet keep others away.
     pub fn write<T: Wire>(&mut self, offset: usize, value: &T) {

@@ -3,9 +3,12 @@
 
 pub mod bpf;
 pub mod canary;
+pub mod helper;
+pub mod launch;
 pub mod mapping;
 pub mod perf;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod time;
 
@@ -41,6 +44,17 @@ impl SysError {
 pub(crate) fn borrow_fd<T>(_owner: &T, fd: std::os::fd::RawFd) -> std::os::fd::BorrowedFd<'_> {
     // SAFETY: open as long as its owner is, which the result borrows.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
+}
+
+/// A record's bytes.
+pub(crate) fn bytes_of(event: &injector_common::Event) -> &[u8] {
+    // SAFETY: integers only, without padding, as many bytes as the structure has.
+    unsafe {
+        std::slice::from_raw_parts(
+            std::ptr::from_ref(event).cast(),
+            size_of::<injector_common::Event>(),
+        )
+    }
 }
 
 /// The record in a ring buffer's item; [`None`] where the size is another.

@@ -21,6 +21,44 @@ pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     matches!(poll_fds(&mut poll, 0), Ok(count) if count > 0)
 }
 
+/// Whether nobody is at a descriptor's other side any more.
+pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = [PollFd::hung_up(fd)];
+    matches!(poll_fds(&mut poll, 0), Ok(count) if count > 0)
+}
+
+/// Sends a signal to a process; whether it was sent.
+pub fn send_signal(tgid: u32, signal: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::kill(tgid as i32, signal as i32) == 0 }
+}
+
+/// Sends a signal to a thread; whether it was sent.
+pub fn send_thread_signal(tgid: u32, tid: u32, signal: u32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, signal) == 0 }
+}
+
+/// Ends this process with all of its threads, wherever they wait.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(status) }
+}
+
+/// Whether this process may give programs more than it has itself: CAP_SYS_ADMIN, in the effective
+/// set of /proc/self/status.
+pub fn is_privileged() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_some_and(|set| set >> SYS_ADMIN & 1 == 1)
+}
+
+/// `CAP_SYS_ADMIN` of include/uapi/linux/capability.h.
+const SYS_ADMIN: u32 = 21;
+
 /// Effective user id.
 pub fn effective_uid() -> u32 {
     // SAFETY: cannot fail.
@@ -46,6 +84,11 @@ impl PollFd {
     /// Waits for it to be writable.
     pub fn writable(fd: BorrowedFd<'_>) -> Self {
         Self::of(fd, libc::POLLOUT)
+    }
+
+    /// Waits for its other side to be gone, and for nothing else.
+    pub fn hung_up(fd: BorrowedFd<'_>) -> Self {
+        Self::of(fd, 0)
     }
 
     fn of(fd: BorrowedFd<'_>, events: libc::c_short) -> Self {

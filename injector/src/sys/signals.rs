@@ -2,11 +2,14 @@
 //! hears them. The second one ends finject at once, wherever the loop is: also where it waits for a
 //! reader of events that does not read, and would never have heard the first.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
 
 use super::SysError;
+use super::helper::pipe_without_waits;
 
 /// The first signal that came; 0 before.
 static FIRST: AtomicI32 = AtomicI32::new(0);
@@ -82,6 +85,92 @@ impl Drop for Signals {
         let _ = FIRST.compare_exchange(0, NOBODY_LISTENS, SeqCst, SeqCst);
         BELL.store(-1, SeqCst);
     }
+}
+
+/// A signal for the command that finject launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForCommand {
+    /// Its number.
+    pub signal: i32,
+    /// The terminal has sent it, to the command too, which is of the same process group.
+    pub from_terminal: bool,
+}
+
+/// The descriptor that the handler of [`Forwarded`] writes to; -1 before there is one.
+static FORWARD: AtomicI32 = AtomicI32::new(-1);
+
+/// Signals of a finject that launched a command: they are the command's, and finject ends when the
+/// command does.
+#[derive(Debug)]
+pub struct Forwarded {
+    reader: File,
+    _writer: OwnedFd,
+}
+
+extern "C" fn forward(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: async-signal-safe, errno put back; the kernel's structure, two bytes of ours.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        // SI_KERNEL of include/uapi/asm-generic/siginfo.h; what a process sent is below 1.
+        let bytes = [signal as u8, u8::from((*info).si_code > 0)];
+        libc::write(FORWARD.load(Acquire), bytes.as_ptr().cast(), bytes.len());
+        *errno = before;
+    }
+}
+
+impl Forwarded {
+    /// Takes the signals. One such at a time.
+    pub fn open() -> Result<Self, SysError> {
+        let (reader, writer) = pipe_without_waits()?;
+        FORWARD.store(writer.as_raw_fd(), SeqCst);
+        for signal in [
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGTSTP,
+        ] {
+            // SAFETY: zeros are a valid sigaction, and the handler is async-signal-safe.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = forward as *const () as libc::sighandler_t;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+                if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) < 0 {
+                    return Err(SysError::last("sigaction"));
+                }
+            }
+        }
+        Ok(Self {
+            reader: reader.into(),
+            _writer: writer,
+        })
+    }
+
+    /// The descriptor to poll.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// The next signal that came.
+    pub fn take(&mut self) -> Option<ForCommand> {
+        let mut bytes = [0; 2];
+        self.reader.read_exact(&mut bytes).ok()?;
+        Some(ForCommand {
+            signal: bytes[0].into(),
+            from_terminal: bytes[1] != 0,
+        })
+    }
+}
+
+/// Stops this process, as its terminal asked; returns once it is continued.
+pub fn stop_here() {
+    // SAFETY: no pointers.
+    unsafe { libc::raise(libc::SIGSTOP) };
 }
 
 #[cfg(test)]

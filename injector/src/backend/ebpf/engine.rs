@@ -11,22 +11,12 @@ use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_
 use injector_common::limits::{LEASE_NS, MAX_SCOPES};
 use injector_common::{Event, Scope, Target, WireRule};
 
-use super::memory::Memory;
 use super::object::{self, Constant, Loaded, ObjectError};
-use crate::backend::Leased;
+use crate::backend::memory::{CallSlot, Memory};
 use crate::sys::{SysError, bpf, perf, time};
 
 /// Where the kernel names its kprobe event source.
 const KPROBE_TYPE: &str = "/sys/bus/event_source/devices/kprobe/type";
-
-/// A call that a rule names: ABI and number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallSlot {
-    /// The 32-bit ABI.
-    pub compat: bool,
-    /// The number in that ABI, below [`injector_common::limits::MAX_NR`].
-    pub nr: u16,
-}
 
 /// A rule for the engine: its wire form and the calls that it names.
 #[derive(Clone, Debug)]
@@ -345,19 +335,5 @@ impl Programs {
             }
             Err(error) => Err(error),
         }
-    }
-}
-
-impl Leased for Memory {
-    fn lease(&self) -> u64 {
-        Self::lease(self)
-    }
-
-    fn renew(&self, until_ns: u64) {
-        Self::renew(self, until_ns);
-    }
-
-    fn switch_off(&self) {
-        Self::switch_off(self);
     }
 }

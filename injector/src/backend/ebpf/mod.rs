@@ -5,7 +5,6 @@
 pub mod btf;
 pub mod engine;
 pub mod kallsyms;
-pub mod memory;
 pub mod object;
 pub mod probe;
 pub mod support;
@@ -17,16 +16,16 @@ use std::sync::Arc;
 
 use injector_common::Event;
 
-use self::engine::{AttachKind, CallSlot, Engine, EngineError, EngineRule, EngineSpec};
-use self::memory::Memory;
+use self::engine::{AttachKind, Engine, EngineError, EngineRule, EngineSpec};
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
-use super::{Backend, BackendError, HookReport, Lost, Report, Unsupported};
-use crate::plan::Plan;
+use super::memory::CallSlot;
+use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use crate::plan::{Plan, Targets};
 use crate::rule::lower::lower;
 use crate::sys::canary::Canary;
 use crate::sys::process::{has_ended, pidfd_open};
-use crate::syscall::{self, Abi, CallId};
+use crate::syscall::{self, CallId};
 use crate::target::process::{Proc, Process, Tgid};
 use crate::target::select::descendants;
 use crate::text::some_of;
@@ -59,13 +58,6 @@ struct Stub {
     calls: Vec<CallId>,
 }
 
-pub(crate) fn slot(call: CallId) -> CallSlot {
-    CallSlot {
-        compat: call.abi == Abi::I386,
-        nr: call.nr.0,
-    }
-}
-
 impl Ebpf {
     /// Looks at the machine and starts the caller of test calls. Before any thread is started.
     pub fn new() -> Result<Self, BackendError> {
@@ -80,30 +72,14 @@ impl Ebpf {
         })
     }
 
-    /// The memory shared with the kernel program, once loaded.
-    pub fn memory(&self) -> Option<Arc<Memory>> {
-        self.engine
-            .as_ref()
-            .map(|engine| Arc::clone(engine.memory()))
-    }
-
-    /// The descriptor that becomes readable when there are events, once loaded.
-    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.engine.as_ref().map(Engine::ring_fd)
+    /// What probing found, with the reason of each no.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// Handles on the targets that the plan named; each becomes readable when its process ends.
     pub fn target_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.targets.iter().map(AsFd::as_fd)
-    }
-
-    /// Instructions that the verifier walked for the entry program, once loaded.
-    pub fn verified_instructions(&self) -> Option<u32> {
-        self.engine
-            .as_ref()?
-            .program_info()
-            .ok()
-            .map(|info| info.verified)
     }
 
     fn engine(&mut self) -> Result<&mut Engine, BackendError> {
@@ -206,7 +182,10 @@ impl Ebpf {
 
     fn add_targets(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
-        for process in &plan.targets {
+        let Targets::Running(targets) = &plan.targets else {
+            return Err(BackendError::NotLoaded);
+        };
+        for process in targets {
             let handle = Self::add(engine, process)?;
             let handle = handle.ok_or(BackendError::TargetGone(process.tgid.0))?;
             self.targets.push(handle);
@@ -237,18 +216,6 @@ impl Ebpf {
 }
 
 impl Backend for Ebpf {
-    fn name(&self) -> &'static str {
-        "ebpf"
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn admit(&self, plan: &Plan) -> Result<(), Vec<Unsupported>> {
-        support::admit(plan)
-    }
-
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let needs: Vec<_> = self.capabilities.missing().cloned().collect();
         if !needs.is_empty() {
@@ -260,7 +227,7 @@ impl Backend for Ebpf {
             let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
             rules.push(EngineRule {
                 wire,
-                calls: rule.calls.iter().copied().map(slot).collect(),
+                calls: rule.calls.iter().copied().map(CallSlot::from).collect(),
             });
         }
         self.rules = rules.len();
@@ -337,12 +304,22 @@ impl Backend for Ebpf {
             mechanism: kind.to_string(),
             targets: self.report().targets_seen,
             tested,
+            verified_instructions: self.engine()?.program_info().ok().map(|info| info.verified),
             warnings,
         })
     }
 
     fn activate(&mut self) -> Result<u64, BackendError> {
         Ok(self.engine()?.arm())
+    }
+
+    fn leased(&self) -> Option<Arc<dyn Leased>> {
+        let engine = self.engine.as_ref()?;
+        Some(Arc::clone(engine.memory()) as Arc<dyn Leased>)
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.as_ref().map(Engine::ring_fd)
     }
 
     fn watch(&mut self) -> Option<Lost> {

@@ -3,7 +3,7 @@
 
 use injector_common::shared::CANARY_ERRNO;
 
-use super::slot;
+use crate::backend::memory::CallSlot;
 use crate::backend::{BackendError, Lost};
 use crate::sys::canary::{Answer, Canary};
 use crate::sys::time::monotonic_ns;
@@ -74,7 +74,7 @@ impl Tester {
     }
 
     fn try_call(&mut self, call: CallId, want_fault: bool) -> Answer {
-        let slot = slot(call);
+        let slot = CallSlot::from(call);
         let mut answer = Answer::Blocked;
         for _ in 0..TRIES {
             answer = self.canary.call(slot.compat, slot.nr);
@@ -118,8 +118,11 @@ impl Tester {
             let answer = self.try_call(call, true);
             if answer != Answer::Faulted {
                 return Some(Lost {
-                    call: call.to_string(),
-                    saw: saw(answer),
+                    why: format!(
+                        "faults no longer arrive on {call}: a test call was not failed ({}); another \
+                         agent has come onto its function",
+                        saw(answer)
+                    ),
                     since_ns: self.proven_ns,
                 });
             }

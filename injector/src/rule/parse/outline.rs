@@ -163,7 +163,7 @@ fn group_length(text: &str) -> Option<usize> {
                 let mut first = true;
                 loop {
                     match chars.next()?.1 {
-                        '!' | '^' if first => {}
+                        '!' | '^' => {}
                         ']' if !first => break,
                         _ => first = false,
                     }
@@ -260,8 +260,44 @@ mod tests {
             ("[a", None),
             ("a{b}", None),
             ("}", None),
+            ("\\{a}", None),
+            ("[a!]b],", Some(4)),
         ] {
             assert_eq!(group_length(text), length, "{text}");
+        }
+    }
+
+    #[test]
+    fn parentheses_end_where_they_are_closed() {
+        for (text, length) in [
+            ("(a,b)=", Some(5)),
+            ("(path={),},fd=1)=", Some(16)),
+            ("()", Some(2)),
+            ("(a", None),
+            ("a)", None),
+        ] {
+            assert_eq!(parens_length(text), length, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_that_read_back_whole_need_no_quotes() {
+        for (text, plain) in [
+            ("/data/*.db", true),
+            ("{a,b}", true),
+            ("é{a,b}[c]/d", true),
+            ("{a}{b", false),
+            ("é[", false),
+            ("", false),
+            (" a", false),
+            ("=a", false),
+            ("a\\", false),
+            ("a,b", false),
+            ("a)b", false),
+            ("a\"b", false),
+            ("${a}", false),
+        ] {
+            assert_eq!(is_plain_value(text), plain, "{text}");
         }
     }
 

@@ -1,0 +1,312 @@
+//! Decides calls in user space, for backends whose calls come to a process of finject's: by the same
+//! function, the same wire rules and the same counters as the kernel program, so that the same seed
+//! gives the same firings everywhere. Knows nothing of how a call came or is answered.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
+use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::{
+    Call, Counter, Decision, Event, EventKind, RunState, Scope, WireRule, WireStep, decide,
+};
+
+use super::memory::{CallSlot, Cell, Memory};
+use crate::sys::time::monotonic_ns;
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// When the process and the thread started, in the unit of /proc/PID/stat: with the id they tell
+    /// it from a later one with the same id.
+    pub process_start: u64,
+    /// See `process_start`.
+    pub thread_start: u64,
+}
+
+/// What is to become of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It runs.
+    Runs,
+    /// It does not run, and the caller gets this: `-errno`, or a value from 0 up.
+    Gets(i64),
+    /// It does not run, and its process is killed.
+    Dies,
+}
+
+/// A rule that fires on the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// The rule's index in the plan.
+    rule: usize,
+    count: u64,
+    ordinal: u64,
+    step: WireStep,
+}
+
+impl Firing {
+    /// The signal that the calling thread gets.
+    pub fn signal(&self) -> Option<u32> {
+        (self.step.actions & ACT_SIGNAL != 0).then_some(self.step.signal)
+    }
+}
+
+/// What was decided for a call, to be carried out and then to be [settled](Decider::settle).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// What is to become of the call.
+    pub fate: Fate,
+    /// The rules that fire, in their order.
+    pub firings: Vec<Firing>,
+}
+
+impl Decided {
+    /// The call passes, whatever was counted.
+    pub const PASSES: Self = Self {
+        fate: Fate::Runs,
+        firings: Vec::new(),
+    };
+}
+
+/// The counter of one process or thread.
+#[derive(Debug, Default)]
+struct Scoped {
+    count: AtomicU64,
+    chain: AtomicU64,
+    ordinal: u64,
+}
+
+impl Counter for Scoped {
+    fn count_call(&self) -> u64 {
+        self.count.fetch_add(1, Relaxed) + 1
+    }
+
+    fn load(&self) -> u64 {
+        self.chain.load(Acquire)
+    }
+
+    fn compare_exchange(&self, old: u64, new: u64) -> u64 {
+        match self.chain.compare_exchange(old, new, AcqRel, Acquire) {
+            Ok(found) | Err(found) => found,
+        }
+    }
+}
+
+/// What stays the same while calls are decided.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The rules, with the calls that each names.
+    pub rules: Vec<(WireRule, Vec<CallSlot>)>,
+    /// The seed of random choices.
+    pub seed: u64,
+    /// Count, fire nothing.
+    pub dry_run: bool,
+}
+
+/// The decider. Calls of several threads may be decided at once.
+#[derive(Debug)]
+pub struct Decider {
+    memory: Arc<Memory>,
+    rules: Vec<WireRule>,
+    /// For each ABI and number (index as in `Shared::calls`) a bit for each rule that names the call.
+    calls: Vec<u64>,
+    seed: u64,
+    dry_run: bool,
+    /// By rule, process or thread id, and start.
+    scopes: Mutex<HashMap<(usize, u32, u64), Arc<Scoped>>>,
+}
+
+impl Decider {
+    /// A decider whose counters lie in `memory`.
+    pub fn new(memory: Arc<Memory>, spec: &Spec) -> Self {
+        let mut calls = vec![0; (ABIS * MAX_NR) as usize];
+        for (index, (_, named)) in spec.rules.iter().enumerate() {
+            for call in named {
+                if let Some(bits) = calls.get_mut(call.index()) {
+                    *bits |= 1_u64 << (index % MAX_RULES);
+                }
+            }
+        }
+        Self {
+            memory,
+            rules: spec.rules.iter().map(|(rule, _)| *rule).collect(),
+            calls,
+            seed: spec.seed,
+            dry_run: spec.dry_run,
+            scopes: Mutex::default(),
+        }
+    }
+
+    /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
+    /// processes or threads apart; a caller that cannot be told is gone, and its call passes.
+    pub fn decide(&self, call: CallSlot, caller: impl FnOnce() -> Option<Caller>) -> Decided {
+        let mut decided = Decided::PASSES;
+        let mut pending = self.calls.get(call.index()).copied().unwrap_or(0);
+        if pending == 0 || self.memory.state() != RunState::Armed {
+            return decided;
+        }
+        let mut caller = Some(caller);
+        let mut known = None;
+        while pending != 0 {
+            let index = pending.trailing_zeros() as usize;
+            pending &= pending - 1;
+            let Some(rule) = self.rules.get(index) else {
+                continue;
+            };
+            let cell = self.memory.cell(index);
+            let firing = if rule.scope == Scope::Rule as u32 {
+                self.apply(index, rule, cell, &cell, 0, decided.fate)
+            } else {
+                if let Some(ask) = caller.take() {
+                    known = ask();
+                }
+                let Some(caller) = known else {
+                    continue;
+                };
+                let Some(scoped) = self.scoped(index, rule, cell, caller) else {
+                    continue;
+                };
+                self.apply(index, rule, cell, &*scoped, scoped.ordinal, decided.fate)
+            };
+            let Some(firing) = firing else {
+                continue;
+            };
+            if firing.step.actions & ACT_DECIDES != 0 {
+                decided.fate = if firing.step.actions & ACT_KILL != 0 {
+                    Fate::Dies
+                } else {
+                    Fate::Gets(firing.step.value)
+                };
+            }
+            decided.firings.push(firing);
+        }
+        decided
+    }
+
+    /// The counter of the caller's process or thread; made when it is not there yet.
+    fn scoped(
+        &self,
+        index: usize,
+        rule: &WireRule,
+        cell: Cell<'_>,
+        caller: Caller,
+    ) -> Option<Arc<Scoped>> {
+        let (id, start) = if rule.scope == Scope::Thread as u32 {
+            (caller.tid, caller.thread_start)
+        } else {
+            (caller.tgid, caller.process_start)
+        };
+        let key = (index, id, start);
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = scopes.len() < MAX_SCOPES as usize;
+        let found = match scopes.get(&key) {
+            Some(found) => Arc::clone(found),
+            None if room => {
+                let fresh = Arc::new(Scoped {
+                    ordinal: cell.next_scope(),
+                    ..Scoped::default()
+                });
+                scopes.insert(key, Arc::clone(&fresh));
+                fresh
+            }
+            None => {
+                cell.add_scopes_full();
+                return None;
+            }
+        };
+        drop(scopes);
+        cell.add_matched();
+        Some(found)
+    }
+
+    fn apply(
+        &self,
+        index: usize,
+        rule: &WireRule,
+        cell: Cell<'_>,
+        counter: &impl Counter,
+        ordinal: u64,
+        fate: Fate,
+    ) -> Option<Firing> {
+        let since_armed_ns = if rule.has_window() {
+            monotonic_ns().saturating_sub(self.memory.armed_ns())
+        } else {
+            0
+        };
+        let facts = Call {
+            seed: self.seed,
+            ordinal,
+            since_armed_ns,
+            decided: fate != Fate::Runs,
+        };
+        match decide(rule, counter, &facts) {
+            Decision::NotSelected { .. } | Decision::Off { .. } | Decision::Exhausted { .. } => {
+                None
+            }
+            Decision::Shadowed { .. } => {
+                cell.add_shadowed();
+                None
+            }
+            Decision::Contended { .. } => {
+                cell.add_contended();
+                None
+            }
+            Decision::Fire { count, step } => {
+                let now = monotonic_ns();
+                if now > self.memory.lease() {
+                    self.memory.lapse();
+                    return None;
+                }
+                if self.dry_run {
+                    cell.add_fired(now);
+                    return None;
+                }
+                Some(Firing {
+                    rule: index,
+                    count,
+                    ordinal,
+                    step: *step,
+                })
+            }
+        }
+    }
+
+    /// Takes note of what became of a firing; the record of one that was carried out, made from the
+    /// call's part of it.
+    pub fn settle(&self, firing: &Firing, was_carried_out: bool, call: &Event) -> Option<Event> {
+        let cell = self.memory.cell(firing.rule);
+        if !was_carried_out {
+            cell.add_lost();
+            return None;
+        }
+        let now = monotonic_ns();
+        cell.add_fired(now);
+        Some(Event {
+            kind: EventKind::Fired as u32,
+            rule: firing.rule as u32,
+            count: firing.count,
+            ordinal: firing.ordinal,
+            mono_ns: now,
+            actions: firing.step.actions,
+            signal: firing.step.signal,
+            value: if firing.step.actions & ACT_RESULT != 0 {
+                firing.step.value
+            } else {
+                0
+            },
+            ..*call
+        })
+    }
+
+    /// Counts a record that found no room.
+    pub fn dropped(&self, event: &Event) {
+        self.memory.cell(event.rule as usize).add_dropped();
+    }
+}

@@ -1,0 +1,219 @@
+//! Which calls come before a program's own entry point: those that the dynamic loader makes after an
+//! exec. They neither count nor fail. A call's instruction pointer tells: until the first call from
+//! outside of the loader's mapping, the program has not begun.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Mutex, PoisonError};
+
+/// `AT_BASE` of include/uapi/linux/auxvec.h: where the loader is mapped; 0 for a static program.
+const AT_BASE: u64 = 7;
+
+/// A process between its exec and its program's first call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pending {
+    /// The thread that called exec. The program's first calls are the first thread's, whose id is
+    /// the process's.
+    tid: u32,
+    /// The loader's mapping before the exec.
+    before: Option<Range<u64>>,
+    /// The loader's mapping, once looked up after it.
+    loader: Option<Range<u64>>,
+    /// Calls of other threads that may yet come before it is taken for over.
+    patience: u32,
+}
+
+/// Calls of other threads after which an exec that changed nothing is taken for one that failed.
+const PATIENCE: u32 = 16;
+
+/// All processes between exec and entry point.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    pending: Mutex<HashMap<u32, Pending>>,
+    /// How many there are, so that a call costs nothing while there is none.
+    number: AtomicUsize,
+}
+
+impl Gate {
+    /// A process has called exec, which may yet fail. `before` is its loader's mapping so far.
+    pub(super) fn exec(&self, tgid: u32, tid: u32, before: Option<Range<u64>>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = Pending {
+            tid,
+            before,
+            loader: None,
+            patience: PATIENCE,
+        };
+        pending.insert(tgid, process);
+        self.number.store(pending.len(), Release);
+    }
+
+    /// Whether any process is between exec and entry point.
+    pub(super) fn is_open(&self) -> bool {
+        self.number.load(Acquire) == 0
+    }
+
+    /// Whether a call comes before the program's entry point. `loader` tells where a process's loader
+    /// is mapped.
+    pub(super) fn holds(
+        &self,
+        tgid: u32,
+        tid: u32,
+        instruction: u64,
+        loader: impl FnOnce() -> Option<Range<u64>>,
+    ) -> bool {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = pending.get_mut(&tgid) else {
+            return false;
+        };
+        if tid != found.tid && tid != tgid {
+            // Another thread: of the program that calls exec, or of the new one, which has begun.
+            if loader() == found.before && found.patience > 0 {
+                found.patience -= 1;
+                return false;
+            }
+        } else {
+            let range = found.loader.get_or_insert_with(|| loader().unwrap_or(0..0));
+            if range.contains(&instruction) {
+                return true;
+            }
+        }
+        pending.remove(&tgid);
+        self.number.store(pending.len(), Release);
+        false
+    }
+}
+
+/// Where the loader of a process is mapped; [`None`] where it has none, or is gone.
+pub(super) fn loader_of(tgid: u32) -> Option<Range<u64>> {
+    let auxv = std::fs::read(format!("/proc/{tgid}/auxv")).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{tgid}/maps")).ok()?;
+    loader(&auxv, &maps)
+}
+
+/// Where the loader of a process is mapped, from its auxiliary vector and its mappings
+/// (/proc/PID/auxv and /proc/PID/maps); [`None`] where it has none.
+fn loader(auxv: &[u8], maps: &str) -> Option<Range<u64>> {
+    let base = auxv.as_chunks::<16>().0.iter().find_map(|entry| {
+        let (words, _) = entry.as_chunks::<8>();
+        let [key, value] = [words[0], words[1]].map(u64::from_ne_bytes);
+        (key == AT_BASE).then_some(value)
+    })?;
+    let mapped = |line: &str| -> Option<(Range<u64>, String)> {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+        // Device and inode.
+        let file = format!("{} {}", fields.nth(2)?, fields.next()?);
+        Some((range, file))
+    };
+    let mut lines = maps.lines().filter_map(mapped).peekable();
+    let (first, file) = lines.find(|(range, _)| base != 0 && range.start == base)?;
+    let mut end = first.end;
+    while let Some((range, _)) = lines.next_if(|(range, of)| *of == file && range.start == end) {
+        end = range.end;
+    }
+    Some(base..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auxv(base: u64) -> Vec<u8> {
+        [(6, 4096), (AT_BASE, base), (0, 0)]
+            .iter()
+            .flat_map(|(key, value): &(u64, u64)| [key.to_ne_bytes(), value.to_ne_bytes()].concat())
+            .collect()
+    }
+
+    const MAPS: &str = "\
+555555554000-555555558000 r--p 00000000 08:01 100                        /bin/cat
+7ffff7fc9000-7ffff7fca000 r--p 00000000 08:01 200                        /lib/ld.so
+7ffff7fca000-7ffff7ff0000 r-xp 00001000 08:01 200                        /lib/ld.so
+7ffff7ff0000-7ffff7ffa000 r--p 00027000 08:01 200                        /lib/ld.so
+7ffff7ffb000-7ffff7ffd000 r--p 00031000 08:01 200                        /lib/ld.so
+7ffffffde000-7ffffffff000 rw-p 00000000 00:00 0                          [stack]
+";
+
+    #[test]
+    fn the_loader_is_what_is_mapped_at_its_base() {
+        let found = loader(&auxv(0x7fff_f7fc_9000), MAPS);
+        assert_eq!(found, Some(0x7fff_f7fc_9000..0x7fff_f7ff_a000));
+    }
+
+    #[test]
+    fn a_static_program_has_none() {
+        assert_eq!(loader(&auxv(0), MAPS), None);
+        assert_eq!(loader(&[], MAPS), None);
+        assert_eq!(loader(&auxv(0x1000), MAPS), None);
+    }
+
+    #[test]
+    fn calls_are_held_until_the_first_from_outside_of_the_loader() {
+        let gate = Gate::default();
+        assert!(gate.is_open());
+        gate.exec(10, 10, None);
+        assert!(!gate.is_open());
+        let loader = || Some(100..200);
+        assert!(gate.holds(10, 10, 150, loader));
+        assert!(gate.holds(10, 10, 199, || panic!("asked once")));
+        assert!(!gate.holds(11, 11, 150, loader), "another process");
+        assert!(!gate.holds(10, 10, 200, loader), "the program's own");
+        assert!(gate.is_open());
+        assert!(
+            !gate.holds(10, 10, 150, loader),
+            "it calls the loader itself"
+        );
+    }
+
+    #[test]
+    fn other_threads_of_a_program_that_calls_exec_count_until_it_has_happened() {
+        let gate = Gate::default();
+        gate.exec(10, 12, Some(300..400));
+        assert!(!gate.holds(10, 11, 900, || Some(300..400)));
+        assert!(!gate.is_open(), "the exec may still come");
+        let loader = || Some(100..200);
+        assert!(
+            gate.holds(10, 10, 150, loader),
+            "the first thread is the new program's"
+        );
+    }
+
+    #[test]
+    fn after_an_exec_that_failed_the_caller_goes_on_counting() {
+        let gate = Gate::default();
+        gate.exec(10, 12, Some(100..200));
+        assert!(!gate.holds(10, 12, 900, || Some(100..200)));
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn a_new_program_whose_other_threads_call_has_begun() {
+        let gate = Gate::default();
+        gate.exec(10, 10, Some(300..400));
+        assert!(!gate.holds(10, 11, 900, || Some(100..200)));
+        assert!(gate.is_open(), "although its first thread made no call");
+    }
+
+    #[test]
+    fn an_exec_that_changes_nothing_is_not_waited_for_for_ever() {
+        let gate = Gate::default();
+        gate.exec(10, 10, None);
+        for _ in 0..PATIENCE {
+            assert!(!gate.holds(10, 11, 900, || None));
+            assert!(!gate.is_open());
+        }
+        assert!(!gate.holds(10, 11, 900, || None));
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn a_program_without_a_loader_counts_at_once() {
+        let gate = Gate::default();
+        gate.exec(10, 10, None);
+        assert!(!gate.holds(10, 10, 150, || None));
+    }
+}

@@ -1,0 +1,294 @@
+//! The backend for commands that finject launches, without privilege and on any kernel since 5.19:
+//! a seccomp filter hands exactly the calls that rules name to a process of finject's, which decides
+//! and answers. All other calls run at full speed. seccomp_unotify(2).
+
+mod gate;
+mod supervisor;
+pub mod support;
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZero;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use injector_common::{Event, limits::MAX_RULES};
+
+use self::supervisor::Supervisor;
+use super::decider::{Decider, Spec};
+use super::memory::{CallSlot, Memory};
+use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use crate::plan::{Plan, Targets};
+use crate::rule::lower::lower;
+use crate::sys::event_of;
+use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
+use crate::sys::launch::{Command, Image};
+use crate::sys::process::{has_hung_up, is_privileged};
+use crate::sys::seccomp::{Answer, InFlight, Listener, filter};
+use crate::sys::time::monotonic_ns;
+use crate::target::launch::Launch;
+
+/// The backend's name.
+pub const NAME: &str = "notify";
+
+/// Turns of the session's loop without a sign of life after which the supervisor counts as hung:
+/// it gives ten signs a second.
+const SILENT: Duration = Duration::from_secs(1);
+/// How long ending waits for calls that are being answered.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// The backend.
+#[derive(Debug)]
+pub struct Notify {
+    memory: Arc<Memory>,
+    spec: Option<Spec>,
+    running: Option<Running>,
+}
+
+/// A command that runs under the filter.
+#[derive(Debug)]
+struct Running {
+    command: Command,
+    supervisor: Helper,
+    listener: Arc<Listener>,
+    in_flight: Arc<InFlight>,
+    events: File,
+    /// Its other end tells the supervisor when finject is gone.
+    _alive: OwnedFd,
+    /// The supervisor's last sign of life, and when it was first seen.
+    beat: (u64, u64),
+    /// finject lets the calls run in the supervisor's place.
+    taken_over: bool,
+}
+
+impl Notify {
+    /// Nothing is started yet.
+    pub fn new() -> Result<Self, BackendError> {
+        Ok(Self {
+            memory: Arc::new(Memory::anonymous()?),
+            spec: None,
+            running: None,
+        })
+    }
+
+    fn running(&mut self) -> Result<&mut Running, BackendError> {
+        self.running.as_mut().ok_or(BackendError::NotLoaded)
+    }
+}
+
+/// A command as the kernel takes it. No argument that finject was given can hold a NUL.
+fn image(launch: &Launch) -> Image {
+    let string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+    let variable = |(name, value): (OsString, OsString)| {
+        string(&[name.as_bytes(), b"=", value.as_bytes()].concat())
+    };
+    Image {
+        path: string(launch.path.as_os_str().as_bytes()),
+        args: launch
+            .args
+            .iter()
+            .map(|arg| string(arg.as_bytes()))
+            .collect(),
+        env: std::env::vars_os().map(variable).collect(),
+    }
+}
+
+impl Running {
+    /// Answers in the place of a supervisor that is dead or hung: every call runs. Without it they
+    /// would fail for ever, or wait.
+    fn take_over(&mut self) {
+        self.supervisor.kill();
+        self.taken_over = true;
+        let (listener, in_flight) = (Arc::clone(&self.listener), Arc::clone(&self.in_flight));
+        in_flight.let_run(&listener);
+        std::thread::spawn(move || {
+            while let Ok(call) = in_flight.receive(0, &listener) {
+                if call.is_some() {
+                    let _ = in_flight.answer(0, &listener, Answer::Run);
+                    in_flight.clear(0);
+                }
+            }
+        });
+    }
+
+    /// Whether the supervisor answers.
+    fn is_supervised(&mut self) -> bool {
+        if self.taken_over {
+            return true;
+        }
+        if self.supervisor.has_ended() {
+            // It ends by itself with the last target.
+            return has_hung_up(self.listener.fd().as_fd());
+        }
+        let (beats, now) = (self.in_flight.beats(), monotonic_ns());
+        if beats != self.beat.0 {
+            self.beat = (beats, now);
+        }
+        u128::from(now - self.beat.1) < SILENT.as_nanos()
+    }
+}
+
+impl Backend for Notify {
+    fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        let mut rules = Vec::new();
+        for rule in &plan.rules {
+            // `admit` has lowered it before.
+            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
+            rules.push((
+                wire,
+                rule.calls.iter().copied().map(CallSlot::from).collect(),
+            ));
+        }
+        self.spec = Some(Spec {
+            rules,
+            seed: plan.seed,
+            dry_run: plan.dry_run,
+        });
+        Ok(())
+    }
+
+    fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
+        let spec = self.spec.as_ref().ok_or(BackendError::NotLoaded)?;
+        let Targets::Launched(launch) = &plan.targets else {
+            return Err(BackendError::NotLoaded);
+        };
+        let numbers = |compat: bool| -> Vec<u16> {
+            let named = spec.rules.iter().flat_map(|(_, calls)| calls);
+            let mut numbers: Vec<u16> = named
+                .filter(|call| call.compat == compat)
+                .map(|call| call.nr)
+                .chain(supervisor::execs(compat))
+                .collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
+        };
+        let filter = filter(&numbers(false), &numbers(true));
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let in_flight = Arc::new(InFlight::new(workers.clamp(2, 8))?);
+        let (command, listener) = Command::start(&image(launch), &filter, is_privileged())?;
+        let listener = Arc::new(listener);
+        listener.wake_on_callers_processor();
+        let (events, event_end) = pipe_without_waits()?;
+        let (finject_end, alive) = pipe()?;
+        let supervisor = Supervisor {
+            decider: Decider::new(Arc::clone(&self.memory), spec),
+            memory: Arc::clone(&self.memory),
+            listener: Arc::clone(&listener),
+            in_flight: Arc::clone(&in_flight),
+            events: event_end.into(),
+            finject: finject_end,
+            from_exec: launch.from_exec,
+        };
+        let process = Helper::start(
+            c"finject-keeper",
+            &supervisor.descriptors(),
+            Orphaned::GoesOn,
+            || supervisor.serve(),
+        )?;
+        self.memory.next_target();
+        let functions = spec.rules.iter().map(|(_, calls)| calls.len()).sum();
+        self.running = Some(Running {
+            command,
+            supervisor: process,
+            listener,
+            in_flight,
+            events: events.into(),
+            _alive: alive,
+            beat: (0, monotonic_ns()),
+            taken_over: false,
+        });
+        Ok(HookReport {
+            functions,
+            mechanism: "seccomp notification".into(),
+            targets: 1,
+            tested: 0,
+            verified_instructions: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn activate(&mut self) -> Result<u64, BackendError> {
+        let now = monotonic_ns();
+        self.memory
+            .arm(now, now + injector_common::limits::LEASE_NS);
+        Ok(now)
+    }
+
+    fn leased(&self) -> Option<Arc<dyn Leased>> {
+        Some(Arc::clone(&self.memory) as Arc<dyn Leased>)
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.running.as_ref().map(|running| running.events.as_fd())
+    }
+
+    fn end_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.running
+            .as_ref()
+            .map(|running| running.supervisor.handle())
+    }
+
+    fn watch(&mut self) -> Option<Lost> {
+        let running = self.running.as_mut()?;
+        if running.is_supervised() {
+            return None;
+        }
+        self.memory.switch_off();
+        let since_ns = running.beat.1;
+        running.take_over();
+        Some(Lost {
+            why: "finject's own process that answers the calls has died or hung; from here on all \
+                  calls run"
+                .into(),
+            since_ns,
+        })
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        let mut bytes = [0; size_of::<Event>()];
+        let running = self.running.as_mut()?;
+        match running.events.read(&mut bytes) {
+            Ok(read) => event_of(bytes.get(..read)?),
+            Err(_) => None,
+        }
+    }
+
+    fn heal(&mut self) -> Result<(), BackendError> {
+        self.memory.switch_off();
+        let Ok(running) = self.running() else {
+            return Ok(());
+        };
+        // Calls that were decided before are answered and recorded.
+        let until = monotonic_ns() + SETTLING.as_nanos() as u64;
+        while running.in_flight.is_busy()
+            && !running.supervisor.has_ended()
+            && monotonic_ns() < until
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn command(&mut self) -> Option<&mut Command> {
+        self.running.as_mut().map(|running| &mut running.command)
+    }
+
+    fn is_needed(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| {
+            running.taken_over && !has_hung_up(running.listener.fd().as_fd())
+        })
+    }
+
+    fn report(&self) -> Report {
+        let rules = self.spec.as_ref().map_or(0, |spec| spec.rules.len());
+        Report {
+            // Each call waits until it was seen.
+            misses: Some(0),
+            ..self.memory.report(rules.min(MAX_RULES))
+        }
+    }
+}

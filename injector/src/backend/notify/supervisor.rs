@@ -1,0 +1,271 @@
+//! The process that answers notified calls. It decides with memory that finject shares, so that
+//! finject controls it as it controls the kernel program: by the state, by the lease. It outlives
+//! finject, since a filter whose listener is gone makes every call fail; with finject gone, each call
+//! is let run. It ends with the last process that has the filter.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use injector_common::{Event, RunState};
+
+use super::gate::{self, Gate};
+use crate::backend::decider::{Caller, Decided, Decider, Fate};
+use crate::backend::memory::{CallSlot, Memory};
+use crate::sys::bytes_of;
+use crate::sys::process::{PollFd, poll_fds, send_signal, send_thread_signal};
+use crate::sys::seccomp::{Answer, InFlight, Listener, Notification};
+use crate::target::process::{Proc, Tgid};
+
+/// How often it gives a sign of life, milliseconds.
+const BEAT_MS: i32 = 100;
+/// How long a call that came before arming waits between two looks.
+const IDLE: Duration = Duration::from_micros(200);
+/// execve and execveat, of the native ABI and of the 32-bit one.
+const EXEC: [[u32; 2]; 2] = [[59, 322], [11, 358]];
+
+/// `execve` and `execveat`, which every filter names: after one the loader's calls are told apart.
+pub(super) fn execs(compat: bool) -> [u16; 2] {
+    EXEC[usize::from(compat)].map(|nr| nr as u16)
+}
+
+/// What the process works with.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pub(super) decider: Decider,
+    pub(super) memory: Arc<Memory>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) in_flight: Arc<InFlight>,
+    /// Records go here; never waits.
+    pub(super) events: File,
+    /// Becomes readable when finject is gone.
+    pub(super) finject: OwnedFd,
+    /// Calls before the entry point count too.
+    pub(super) from_exec: bool,
+}
+
+/// What is shared by the receivers.
+struct Work<'s> {
+    own: &'s Supervisor,
+    gate: Gate,
+    /// The command's own exec, which is no call of its program's, has come.
+    started: AtomicBool,
+    /// Held from a decision to its record, so that records come in the order of the counts.
+    order: Mutex<()>,
+    proc: Proc,
+}
+
+impl Supervisor {
+    /// The descriptors that the process has to keep.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [
+            self.listener.fd().as_fd(),
+            self.events.as_fd(),
+            self.finject.as_fd(),
+        ]
+    }
+
+    /// Answers calls until no process has the filter any more.
+    pub(super) fn serve(&self) {
+        let work = Work {
+            own: self,
+            gate: Gate::default(),
+            started: AtomicBool::new(false),
+            order: Mutex::new(()),
+            proc: Proc::default(),
+        };
+        std::thread::scope(|scope| {
+            for slot in 0..self.in_flight.slots() {
+                let work = &work;
+                scope.spawn(move || work.receive(slot));
+            }
+            self.watch();
+            self.memory.add_exited();
+            // Receivers wait in the kernel, for calls that no longer come.
+            crate::sys::process::leave(0);
+        });
+    }
+
+    /// Returns when the last process with the filter has ended.
+    fn watch(&self) {
+        let mut with_finject = true;
+        loop {
+            self.in_flight.beat();
+            let mut fds = vec![PollFd::hung_up(self.listener.fd().as_fd())];
+            if with_finject {
+                fds.push(PollFd::readable(self.finject.as_fd()));
+            }
+            if poll_fds(&mut fds, BEAT_MS).is_err() || fds[0].is_ready() {
+                return;
+            }
+            if fds.get(1).is_some_and(PollFd::is_ready) {
+                with_finject = false;
+                self.memory.switch_off();
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    fn receive(&self, slot: usize) {
+        let Supervisor {
+            in_flight,
+            listener,
+            ..
+        } = self.own;
+        loop {
+            match in_flight.receive(slot, listener) {
+                Ok(Some(call)) => {
+                    self.handle(slot, &call);
+                    in_flight.clear(slot);
+                }
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn handle(&self, slot: usize, call: &Notification) {
+        while self.own.memory.state() == RunState::Idle {
+            std::thread::sleep(IDLE);
+        }
+        let in_force = self.own.memory.state() == RunState::Armed;
+        if !in_force || self.comes_before_the_program(call) {
+            return self.carry_out(slot, call, &Decided::PASSES);
+        }
+        let named = CallSlot {
+            compat: call.compat,
+            nr: call.nr as u16,
+        };
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = self.own.decider.decide(named, || self.caller(call.tid));
+        if decided.firings.is_empty() {
+            drop(order);
+            return self.carry_out(slot, call, &decided);
+        }
+        self.carry_out(slot, call, &decided);
+    }
+
+    fn tgid(&self, tid: u32) -> Option<u32> {
+        self.proc.group_of(Tgid(tid)).map(|tgid| tgid.0)
+    }
+
+    fn caller(&self, tid: u32) -> Option<Caller> {
+        let thread = self.proc.process(Tgid(tid))?;
+        let tgid = self.tgid(tid)?;
+        let process = self.proc.process(Tgid(tgid))?;
+        Some(Caller {
+            tgid,
+            tid,
+            process_start: process.start_ticks,
+            thread_start: thread.start_ticks,
+        })
+    }
+
+    /// Whether the call is the loader's, or the exec that starts the command. Takes note of execs.
+    fn comes_before_the_program(&self, call: &Notification) -> bool {
+        let is_exec = EXEC[usize::from(call.compat)].contains(&call.nr);
+        let is_start = is_exec && !self.started.load(Relaxed) && !self.started.swap(true, AcqRel);
+        if self.own.from_exec {
+            return is_start;
+        }
+        if self.gate.is_open() && !is_exec {
+            return false;
+        }
+        let Some(tgid) = self.tgid(call.tid) else {
+            return true; // It is gone.
+        };
+        let held = self
+            .gate
+            .holds(tgid, call.tid, call.instruction, || gate::loader_of(tgid));
+        if is_exec {
+            self.gate.exec(tgid, call.tid, gate::loader_of(tgid));
+        }
+        held || is_start
+    }
+
+    fn carry_out(&self, slot: usize, call: &Notification, decided: &Decided) {
+        let Supervisor {
+            in_flight,
+            listener,
+            ..
+        } = self.own;
+        // Before the answer: then the caller goes on, and may be gone.
+        let event = (!decided.firings.is_empty()).then(|| self.event(call));
+        let mut sent = Vec::new();
+        for firing in &decided.firings {
+            sent.push(firing.signal().is_none_or(|signal| {
+                listener.still_waits(call.id)
+                    && self
+                        .tgid(call.tid)
+                        .is_some_and(|tgid| send_thread_signal(tgid, call.tid, signal))
+            }));
+        }
+        let answered = match decided.fate {
+            Fate::Runs => in_flight.answer(slot, listener, Answer::Run).is_ok(),
+            Fate::Gets(value) => in_flight
+                .answer(slot, listener, Answer::Value(value))
+                .is_ok(),
+            Fate::Dies => {
+                let killed = listener.still_waits(call.id)
+                    && self
+                        .tgid(call.tid)
+                        .is_some_and(|tgid| send_signal(tgid, libc::SIGKILL as u32));
+                // Where it could not be killed, the call still does not run.
+                let _ = in_flight.answer(slot, listener, Answer::Value(-i64::from(libc::EINTR)));
+                killed
+            }
+        };
+        let Some(facts) = event else {
+            return;
+        };
+        for (firing, sent) in decided.firings.iter().zip(sent) {
+            let settled = self.own.decider.settle(firing, answered && sent, &facts);
+            if let Some(event) = settled
+                && !self.emit(&event)
+            {
+                self.own.decider.dropped(&event);
+            }
+        }
+    }
+
+    fn event(&self, call: &Notification) -> Event {
+        let name = std::fs::read(format!("/proc/{}/comm", call.tid)).unwrap_or_default();
+        let mut comm = [0; 16];
+        for (to, from) in comm.iter_mut().take(15).zip(name) {
+            *to = if from == b'\n' { 0 } else { from };
+        }
+        Event {
+            kind: 0,
+            rule: 0,
+            count: 0,
+            ordinal: 0,
+            mono_ns: 0,
+            tgid: self.tgid(call.tid).unwrap_or(call.tid),
+            tid: call.tid,
+            comm,
+            abi: u32::from(call.compat),
+            nr: call.nr,
+            args: call.args,
+            actions: 0,
+            signal: 0,
+            value: 0,
+        }
+    }
+
+    /// Leaves a record; false where there was no room.
+    fn emit(&self, event: &Event) -> bool {
+        // Whole or not at all: shorter than PIPE_BUF.
+        loop {
+            match (&self.own.events).write(bytes_of(event)) {
+                Ok(_) => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Processes of finject's own beside the one that the user started: forks that share chosen memory
+//! and chosen descriptors with it, and nothing else.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::SysError;
+use super::process::{has_ended, pidfd_open};
+
+/// What becomes of a helper when finject ends without ending it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphaned {
+    /// It is killed.
+    Dies,
+    /// It goes on, since others depend on it.
+    GoesOn,
+}
+
+/// A helper. Dropping it ends it, unless it [goes on](Orphaned::GoesOn).
+#[derive(Debug)]
+pub struct Helper {
+    pid: i32,
+    handle: OwnedFd,
+    orphaned: Orphaned,
+}
+
+impl Helper {
+    /// Forks one, in a session of its own, under the name given, with only the descriptors of `keep`
+    /// open, so that no reader of finject's output waits for it. It ends when `body` returns. Before
+    /// any other thread is started.
+    pub fn start(
+        name: &'static CStr,
+        keep: &[BorrowedFd<'_>],
+        orphaned: Orphaned,
+        body: impl FnOnce(),
+    ) -> Result<Self, SysError> {
+        // SAFETY: finject has one thread yet, so that the child is whole.
+        match unsafe { libc::fork() } {
+            -1 => Err(SysError::last("fork")),
+            0 => {
+                seclude(name, keep, orphaned);
+                // Nothing of the parent's is to be unwound or run at exit here.
+                let _ = catch_unwind(AssertUnwindSafe(body));
+                // SAFETY: ends this process.
+                unsafe { libc::_exit(0) }
+            }
+            pid => {
+                let handle = pidfd_open(pid.unsigned_abs())?;
+                Ok(Self {
+                    pid,
+                    handle,
+                    orphaned,
+                })
+            }
+        }
+    }
+
+    /// Its process id, in finject's own pid namespace.
+    pub fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    /// Becomes readable when it has ended.
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        has_ended(self.handle.as_fd())
+    }
+
+    /// Kills it, and waits for that.
+    pub fn kill(&self) {
+        // SAFETY: a child of ours that nobody else waits for.
+        unsafe {
+            libc::kill(self.pid, libc::SIGKILL);
+            libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        if self.orphaned == Orphaned::Dies || self.has_ended() {
+            self.kill();
+        }
+    }
+}
+
+/// Leaves finject's session, terminal and descriptors.
+fn seclude(name: &CStr, keep: &[BorrowedFd<'_>], orphaned: Orphaned) {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
+    keep.sort_unstable();
+    // SAFETY: plain system calls on a process that is ours alone.
+    unsafe {
+        if orphaned == Orphaned::Dies {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+        libc::setsid();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut first = 0;
+        for fd in keep {
+            if first < fd {
+                libc::syscall(libc::SYS_close_range, first, fd - 1, 0);
+            }
+            first = fd + 1;
+        }
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, 0);
+    }
+}
+
+/// A pipe(2), closed on exec: the end that is read, and the one that is written.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd), SysError> {
+    pipe_with(libc::O_CLOEXEC)
+}
+
+/// The same, of which neither end ever waits.
+pub fn pipe_without_waits() -> Result<(OwnedFd, OwnedFd), SysError> {
+    pipe_with(libc::O_CLOEXEC | libc::O_NONBLOCK)
+}
+
+fn pipe_with(flags: i32) -> Result<(OwnedFd, OwnedFd), SysError> {
+    use std::os::fd::FromRawFd;
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), flags) } < 0 {
+        return Err(SysError::last("pipe2"));
+    }
+    // SAFETY: the kernel has just given them to us.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}

@@ -1,0 +1,270 @@
+//! Starts a command under a seccomp filter whose listener finject holds. The child makes no call
+//! that the filter could hand over before its execve(2), so that a rule on any call whatever cannot
+//! stop it on its way: the listener reaches finject through the descriptor table, which both share
+//! until the exec, and its number through shared memory.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::Duration;
+
+use super::SysError;
+use super::mapping::Mapping;
+use super::seccomp::{Filter, Listener, WAIT_KILLABLE_RECV};
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The file, as a path.
+    pub path: CString,
+    /// The arguments, the name first.
+    pub args: Vec<CString>,
+    /// The environment, `NAME=VALUE`.
+    pub env: Vec<CString>,
+}
+
+/// A command that was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The kernel refused the filter.
+    #[error("the kernel does not take the seccomp filter")]
+    Filter(#[source] std::io::Error),
+    /// A call.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a status.
+    Exited(i32),
+    /// By a signal.
+    Killed(i32),
+    /// Its file could not be executed: the errno.
+    NotStarted(i32),
+}
+
+/// A command that runs, or waits at its first execve(2) for its call to be answered.
+#[derive(Debug)]
+pub struct Command {
+    pid: i32,
+    words: Mapping,
+    ended: Option<Ended>,
+}
+
+// The shared words, by offset.
+/// One more than the listener's number, or an errno with [`REFUSED`]; 0 before.
+const LISTENER: usize = 0;
+/// The errno of the exec that failed; 0 before.
+const EXEC: usize = 4;
+const REFUSED: u32 = 1 << 31;
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
+}
+
+impl Command {
+    /// Starts it; it waits at its execve(2), which the filter has to name. `may_gain` leaves setuid
+    /// programs their meaning, for which the kernel wants CAP_SYS_ADMIN. Before any thread is
+    /// started.
+    pub fn start(
+        image: &Image,
+        filter: &Filter,
+        may_gain: bool,
+    ) -> Result<(Self, Listener), LaunchError> {
+        let words = Mapping::anonymous(8)?;
+        let (argv, envp) = (pointers(&image.args), pointers(&image.env));
+        // What execvp(3) makes of a script that names no interpreter.
+        let script: Vec<CString> = [c"/bin/sh".to_owned(), image.path.clone()]
+            .into_iter()
+            .chain(image.args.iter().skip(1).cloned())
+            .collect();
+        let script = pointers(&script);
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        let flags = libc::CLONE_FILES | libc::SIGCHLD;
+        // SAFETY: as fork(2), with the descriptor table shared; finject has one thread yet, and the
+        // child only makes system calls on memory that was made ready before.
+        match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+            -1 => Err(SysError::last("clone").into()),
+            0 => {
+                // SAFETY: the child.
+                unsafe {
+                    child(
+                        &words,
+                        &image.path,
+                        &argv,
+                        &envp,
+                        &script,
+                        &program,
+                        may_gain,
+                    )
+                }
+            }
+            pid => {
+                let mut command = Self {
+                    pid: pid as i32,
+                    words,
+                    ended: None,
+                };
+                let listener = command.listener()?;
+                Ok((command, listener))
+            }
+        }
+    }
+
+    fn listener(&mut self) -> Result<Listener, LaunchError> {
+        loop {
+            let word = self.word(LISTENER).load(Acquire);
+            if word & REFUSED != 0 {
+                self.wait(true)?;
+                let errno = (word & !REFUSED) as i32;
+                return Err(LaunchError::Filter(std::io::Error::from_raw_os_error(
+                    errno,
+                )));
+            }
+            if word != 0 {
+                // SAFETY: the child has just made it in the table that both share; it is nobody
+                // else's.
+                let fd = unsafe { OwnedFd::from_raw_fd(word as i32 - 1) };
+                return Ok(Listener::new(fd));
+            }
+            if self.wait(false)?.is_some() {
+                let error = std::io::Error::from_raw_os_error(libc::ECHILD);
+                return Err(LaunchError::Filter(error));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        static NOWHERE: AtomicU32 = AtomicU32::new(0);
+        self.words.half(offset).unwrap_or(&NOWHERE)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    /// How it ended; [`None`] while it runs. With `block` waits for that.
+    pub fn wait(&mut self, block: bool) -> Result<Option<Ended>, SysError> {
+        if self.ended.is_some() {
+            return Ok(self.ended);
+        }
+        let options = if block { 0 } else { libc::WNOHANG };
+        let mut status = 0;
+        // SAFETY: a child of ours, and a status of ours.
+        let found = unsafe { libc::waitpid(self.pid, &raw mut status, options) };
+        if found < 0 {
+            let error = SysError::last("waitpid");
+            return if error.errno() == libc::EINTR {
+                Ok(None)
+            } else {
+                Err(error)
+            };
+        }
+        if found == self.pid {
+            let errno = self.word(EXEC).load(Acquire);
+            self.ended = Some(if errno != 0 {
+                Ended::NotStarted(errno as i32)
+            } else if libc::WIFSIGNALED(status) {
+                Ended::Killed(libc::WTERMSIG(status))
+            } else {
+                Ended::Exited(libc::WEXITSTATUS(status))
+            });
+        }
+        Ok(self.ended)
+    }
+
+    /// Sends it a signal, as whoever sent it to finject meant.
+    pub fn signal(&self, signal: i32) {
+        if self.ended.is_none() {
+            // SAFETY: a child of ours that has not been waited for.
+            unsafe { libc::kill(self.pid, signal) };
+        }
+    }
+}
+
+impl Drop for Command {
+    /// A command that was never let go must not wait for ever.
+    fn drop(&mut self) {
+        if self.ended.is_none() && matches!(self.wait(false), Ok(None)) {
+            // SAFETY: a child of ours that has not been waited for.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            let _ = self.wait(true);
+        }
+    }
+}
+
+/// The child, up to its exec.
+///
+/// # Safety
+///
+/// In a child that shares its descriptors with finject: nothing is opened or closed here, no memory
+/// allocated.
+unsafe fn child(
+    words: &Mapping,
+    path: &CStr,
+    argv: &[*const libc::c_char],
+    envp: &[*const libc::c_char],
+    script: &[*const libc::c_char],
+    program: &libc::sock_fprog,
+    may_gain: bool,
+) -> ! {
+    // SAFETY: plain system calls; the strings and the filter were made by the parent.
+    unsafe {
+        let tell = |offset, value: u32| {
+            if let Some(word) = words.half(offset) {
+                word.store(value, Release);
+            }
+        };
+        let errno = || (*libc::__errno_location()).unsigned_abs();
+        // What finject handles or ignores is nothing to the command.
+        for signal in 1..libc::SIGRTMIN() {
+            if signal != libc::SIGKILL && signal != libc::SIGSTOP && is_ours(signal) {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+        if !may_gain && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+            tell(LISTENER, REFUSED | errno());
+            libc::_exit(127);
+        }
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV;
+        let fd = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(program),
+        );
+        if fd < 0 {
+            tell(LISTENER, REFUSED | errno());
+            libc::_exit(127);
+        }
+        tell(LISTENER, fd as u32 + 1);
+        libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+        let mut failure = errno();
+        if failure == libc::ENOEXEC.unsigned_abs() {
+            libc::execve(c"/bin/sh".as_ptr(), script.as_ptr(), envp.as_ptr());
+            failure = errno();
+        }
+        tell(EXEC, failure);
+        libc::_exit(127)
+    }
+}
+
+/// Signals whose disposition finject, or Rust's runtime, changes.
+fn is_ours(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGPIPE | libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT | libc::SIGTSTP
+    )
+}

@@ -1,0 +1,412 @@
+//! Launch mode, on the kernel at hand and without privilege: commands under rules, and what becomes
+//! of them when one of finject's processes dies or hangs.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{ffi::OsStr, fs, process::Command, thread::sleep, time::Duration};
+
+use finject_tests::{
+    child::{Child, Ended, PATIENCE, eventually},
+    victim::{Seen, Victim},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// finject with rules, complete up to the command.
+fn finject(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_finject"));
+    command
+        .env_remove("FINJECT_RULES")
+        .env("NO_COLOR", "1")
+        .env("LC_ALL", "C")
+        .args(options)
+        .arg("--");
+    command
+}
+
+fn run<S: AsRef<OsStr>>(options: &[&str], command: &[S]) -> Ended {
+    Child::run(finject(options).args(command))
+}
+
+/// A script for /bin/sh under a rule.
+fn shell(rule: &str, script: &str) -> Ended {
+    run(&["--quiet", "--rule", rule], &["/bin/sh", "-c", script])
+}
+
+/// The summary that `--json` has printed behind what the command did.
+fn summary(ended: &Ended) -> Value {
+    let start = ended.stdout.iter().position(|line| line == "{");
+    let start = start.unwrap_or_else(|| panic!("no summary: {ended}"));
+    serde_json::from_str(&ended.stdout[start..].join("\n")).unwrap()
+}
+
+/// Lets a launched victim work under rules; what it saw, and the summary.
+fn work(options: &[&str], victim: &[&str]) -> (Seen, Value) {
+    let mut launcher = finject(&[&["--json", "--quiet"], options].concat());
+    let mut victim = Victim::launched(&mut launcher, victim);
+    let seen = victim.work();
+    let ended = victim.end();
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    (seen, summary(&ended))
+}
+
+#[test]
+fn the_third_call_fails_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    let mut command = finject(&["--rule", "fsync=EIO@3"]);
+    let ended = Child::run(
+        command
+            .args(["sync", "a", "b", "c", "d"])
+            .current_dir(&directory),
+    );
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    let said: Vec<_> = ended
+        .stderr
+        .iter()
+        .filter(|line| line.starts_with("sync: "))
+        .collect();
+    assert_eq!(said, ["sync: error syncing 'c': Input/output error"]);
+    assert!(
+        ended.err().contains("r1 #3: fsync(0x3) = EIO  [sync "),
+        "{ended}"
+    );
+}
+
+#[test]
+fn statuses_are_the_commands() {
+    let never = ["--quiet", "--rule", "fsync=EIO"];
+    for (command, status) in [
+        (vec!["true"], 0),
+        (vec!["sh", "-c", "exit 7"], 7),
+        (vec!["sh", "-c", "kill -TERM $$"], 143),
+        (vec!["sh", "-c", "kill -KILL $$"], 137),
+        (vec!["no-such-command"], 127),
+        (vec!["/no/such/file"], 127),
+        (vec![""], 127),
+        (vec!["/"], 126),
+        (vec!["/etc/passwd"], 126),
+    ] {
+        let ended = run(&never, &command);
+        assert_eq!(ended.code(), Some(status), "{command:?}: {ended}");
+    }
+    let must = [&never[..], &["--must-fire"]].concat();
+    assert_eq!(run(&must, &["true"]).code(), Some(124));
+    assert_eq!(
+        run(&must, &["sh", "-c", "exit 3"]).code(),
+        Some(3),
+        "the command's comes first"
+    );
+}
+
+#[test]
+fn a_file_that_the_kernel_cannot_execute_is_the_shells_as_execvp_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, "echo plain $1\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let ended = run(
+        &["--quiet", "--rule", "fsync=EIO"],
+        &[script.as_os_str(), OsStr::new("text")],
+    );
+    assert_eq!(
+        (ended.code(), ended.out().as_str()),
+        (Some(0), "plain text"),
+        "{ended}"
+    );
+}
+
+#[test]
+fn calls_of_the_dynamic_loader_neither_count_nor_fail() {
+    // cat's own first openat is of its file; before it come the loader's.
+    let cat = ["cat", "/etc/hostname"];
+    let ended = run(&["--quiet", "--rule", "openat=ENOENT@1"], &cat);
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert_eq!(ended.err(), "cat: /etc/hostname: No such file or directory");
+    let ended = run(
+        &["--quiet", "--arm-at", "exec", "--rule", "openat=ENOENT@1"],
+        &cat,
+    );
+    assert_eq!(
+        ended.code(),
+        Some(0),
+        "the loader's first one fails, and it does without: {ended}"
+    );
+    // So it is on every later exec.
+    let ended = shell("openat=ENOENT@1", "cat /etc/hostname; echo $?");
+    assert_eq!(ended.out(), "1", "{ended}");
+    let ended = shell(
+        "openat=ENOENT@2",
+        "cat /etc/hostname; cat /etc/hostname; echo $?",
+    );
+    assert_eq!(
+        ended.stdout.last().map(String::as_str),
+        Some("1"),
+        "{ended}"
+    );
+}
+
+#[test]
+fn a_made_up_result_is_what_the_caller_sees() {
+    let (seen, _) = work(
+        &["--rule", "getppid=ret:0"],
+        &["threads", "1", "5", "getppid"],
+    );
+    assert_eq!((seen.calls, seen.zeros), (5, 5));
+}
+
+#[test]
+fn a_kill_comes_at_its_call() {
+    let ended = shell("write=kill@2", "echo one; echo two; echo three");
+    assert_eq!(
+        (ended.code(), ended.out().as_str()),
+        (Some(137), "one"),
+        "{ended}"
+    );
+}
+
+#[test]
+fn a_signal_comes_and_the_call_runs() {
+    let rule = ["--rule", "getppid=signal:SIGUSR1@2"];
+    let (seen, _) = work(&rule, &["threads", "1", "5", "getppid"]);
+    assert_eq!((seen.errors, seen.signals), (0, 1));
+}
+
+#[test]
+fn counts_are_exact_under_threads() {
+    let rule = ["--rule", "getppid=EPERM@100+100"];
+    let (seen, summary) = work(&rule, &["threads", "8", "2000", "getppid"]);
+    let counted = &summary["rules"][0];
+    assert_eq!((seen.calls, seen.errors), (16_000, 160), "{summary}");
+    assert_eq!(
+        (counted["matched"].as_u64(), counted["fired"].as_u64()),
+        (Some(16_000), Some(160))
+    );
+}
+
+#[test]
+fn chains_are_taken_step_by_step_by_racing_threads() {
+    let rule = ["--rule", "getppid=5*EPERM->3*off->2*ret:0->off"];
+    let (seen, _) = work(&rule, &["threads", "8", "500", "getppid"]);
+    assert_eq!((seen.errors, seen.zeros), (5, 2));
+}
+
+#[test]
+fn each_thread_and_each_process_has_a_count_of_its_own_when_asked() {
+    let rule = ["--rule", "getppid=EPERM@3,per:thread"];
+    let (seen, _) = work(&rule, &["threads", "8", "50", "getppid"]);
+    assert_eq!(seen.errors, 8);
+    let mut launcher = finject(&["--quiet", "--rule", "getppid=EPERM@3,per:process"]);
+    let mut family = Victim::launched(&mut launcher, &["family", "10", "getppid"]);
+    family.go();
+    for who in ["child-before", "child-after", "grandchild"] {
+        assert_eq!(family.seen(who).errors, 1, "{who}");
+    }
+}
+
+#[test]
+fn of_several_rules_the_first_with_a_result_decides() {
+    let rules = ["--rule", "getppid=EPERM@2", "--rule", "getppid=EIO@2+"];
+    let (seen, summary) = work(&rules, &["threads", "1", "4", "getppid"]);
+    assert_eq!((seen.errors, seen.errno), (3, EPERM));
+    assert_eq!(summary["rules"][1]["shadowed"], 1, "{summary}");
+    assert_eq!(summary["rules"][1]["fired"], 2, "{summary}");
+}
+
+/// errno(3).
+const EPERM: i32 = 1;
+
+#[test]
+fn the_same_seed_draws_the_same_calls() {
+    let counts = |seed: &str| {
+        let events = tempfile::NamedTempFile::new().unwrap();
+        let path = events.path().to_str().unwrap();
+        let options = [
+            "--seed",
+            seed,
+            "--events",
+            path,
+            "--rule",
+            "getppid=EPERM@10%",
+        ];
+        work(&options, &["threads", "1", "400", "getppid"]);
+        let text = fs::read_to_string(path).unwrap();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records
+            .filter_map(|record| record["count"].as_u64())
+            .collect::<Vec<_>>()
+    };
+    let first = counts("7");
+    assert!((10..90).contains(&first.len()), "{first:?}");
+    assert_eq!(first, counts("7"));
+    assert_ne!(first, counts("8"));
+}
+
+#[test]
+fn a_32_bit_caller_is_hit() {
+    let mut launcher = finject(&["--quiet", "--rule", "fsync=EIO@2"]);
+    let mut victim = Victim::launched32(&mut launcher, &["threads", "1", "3", "fsync"]);
+    assert_eq!(victim.work().errors, 1);
+    let mut launcher = finject(&["--quiet", "--rule", "fsync@64=EIO"]);
+    let mut victim = Victim::launched32(&mut launcher, &["threads", "1", "3", "fsync"]);
+    assert_eq!(victim.work().errors, 0);
+}
+
+#[test]
+fn a_rule_on_what_finject_itself_does_to_launch_stops_nothing() {
+    for rule in [
+        "%desc=EIO@100000",
+        "%process=EPERM@100000",
+        "%signal=EPERM@100000",
+    ] {
+        assert_eq!(shell(rule, "exit 5").code(), Some(5), "{rule}");
+    }
+}
+
+#[test]
+fn signals_sent_to_finject_are_the_commands() {
+    for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let mut launcher = finject(&["--quiet", "--rule", "fsync=EIO"]);
+        let mut child = Child::start(launcher.args(["sh", "-c", "echo up; exec sleep 60"]));
+        child.expect_line(PATIENCE, |line| line == "up");
+        child.signal(signal);
+        assert_eq!(child.wait(PATIENCE).code(), Some(status), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_daemon_is_a_target_until_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    let script = format!(
+        "(sleep 1; sync -d {0}; echo $? >{0}) </dev/null >/dev/null 2>&1 & exit 3",
+        mark.display()
+    );
+    fs::write(&mark, "").unwrap();
+    let ended = shell("fdatasync=EIO", &script);
+    assert_eq!(ended.code(), Some(3), "{ended}");
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "1\n", "it was hit");
+}
+
+/// The process of finject's that answers the calls of a launcher's command.
+fn keeper(launcher: u32) -> Pid {
+    let children = format!("/proc/{launcher}/task/{launcher}/children");
+    let children = fs::read_to_string(children).unwrap();
+    let is_keeper = |pid: &&str| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == "finject-keeper")
+    };
+    let pid = children.split_ascii_whitespace().find(is_keeper);
+    Pid::from_raw(pid.unwrap().parse().unwrap()).unwrap()
+}
+
+/// The command of a launcher.
+fn command_of(launcher: u32) -> u32 {
+    let children = format!("/proc/{launcher}/task/{launcher}/children");
+    let children = fs::read_to_string(children).unwrap();
+    let is_victim = |pid: &&str| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == "victim")
+    };
+    let pid = children.split_ascii_whitespace().find(is_victim);
+    pid.unwrap().parse().unwrap()
+}
+
+fn looping() -> Victim {
+    let mut launcher = finject(&["--quiet", "--rule", "getppid=EPERM"]);
+    let victim = Victim::launched(&mut launcher, &["loop", "getppid"]);
+    victim.until(PATIENCE, true);
+    victim
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let state = stat.rsplit(") ").next().unwrap().chars().next();
+    matches!(state, Some('T' | 't'))
+}
+
+#[test]
+fn killed_in_a_storm_the_command_goes_on_unfaulted() {
+    for round in 0..10 {
+        let mut victim = looping();
+        let command = command_of(victim.pid());
+        sleep(Duration::from_millis(7 * round));
+        victim.child().signal(Signal::KILL);
+        victim.until(Duration::from_secs(2), false);
+        sleep(Duration::from_millis(300));
+        assert!(victim.fails() == Some(false) && !is_stopped(command));
+        victim.child().close();
+        let proc = format!("/proc/{command}");
+        eventually(PATIENCE, "the command has ended", || {
+            fs::metadata(&proc).is_err()
+        });
+    }
+}
+
+#[test]
+fn stopped_it_injects_nothing_and_says_so_when_it_goes_on() {
+    let mut victim = looping();
+    victim.child().signal(Signal::STOP);
+    victim.until(Duration::from_secs(3), false);
+    victim.child().signal(Signal::CONT);
+    sleep(Duration::from_secs(1));
+    assert_eq!(
+        victim.fails(),
+        Some(false),
+        "once lapsed the rules stay off"
+    );
+    let ended = victim.end();
+    assert_eq!(ended.code(), Some(125), "{ended}");
+}
+
+#[test]
+fn a_keeper_that_dies_or_hangs_is_replaced() {
+    for signal in [Signal::KILL, Signal::STOP] {
+        let victim = looping();
+        let command = command_of(victim.pid());
+        kill_process(keeper(victim.pid()), signal).unwrap();
+        victim.until(Duration::from_secs(5), false);
+        sleep(Duration::from_millis(300));
+        assert!(
+            victim.fails() == Some(false) && !is_stopped(command),
+            "{signal:?}"
+        );
+        let ended = victim.end();
+        assert_eq!(ended.code(), Some(125), "{signal:?}: {ended}");
+        assert!(
+            ended.err().contains("has died or hung"),
+            "{signal:?}: {ended}"
+        );
+    }
+}
+
+#[test]
+fn time_that_is_up_heals_and_the_command_goes_on() {
+    let mut launcher = finject(&["--quiet", "--duration", "1s", "--rule", "getppid=EPERM"]);
+    let victim = Victim::launched(&mut launcher, &["loop", "getppid"]);
+    victim.until(PATIENCE, true);
+    victim.until(Duration::from_secs(5), false);
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn what_it_does_not_carry_out_is_refused_before_anything_is_started() {
+    for rule in ["fsync=delay:1s", "fsync=after:EIO", "fsync(path=*.db)=EIO"] {
+        let ended = run(&["--rule", rule], &["sh", "-c", "echo started"]);
+        assert_eq!(
+            (ended.code(), ended.out().as_str()),
+            (Some(69), ""),
+            "{rule}: {ended}"
+        );
+        assert!(
+            ended.err().contains("notify backend does not"),
+            "{rule}: {ended}"
+        );
+    }
+    let ended = run(&["--pid", "1", "--rule", "fsync=EIO"], &["true"]);
+    assert_eq!(ended.code(), Some(64), "{ended}");
+}
