@@ -371,8 +371,13 @@ impl<'p> Session<'p> {
         )
     }
 
+    /// Tells the system's log. A user's own command is the user's own matter, where the log is not
+    /// theirs to write to.
     fn log(&mut self, line: &str, observer: &mut dyn Observer) {
-        if let Err(error) = Syslog::default().send(line) {
+        let is_own = matches!(self.plan.targets, Targets::Launched(_));
+        if let Err(error) = Syslog::default().send(line)
+            && !is_own
+        {
             let line = format!("this could not be written to the system's log ({error}): {line}");
             self.warn(&line, observer);
         }
