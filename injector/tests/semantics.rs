@@ -65,7 +65,6 @@ fn answer(rule: &str, backend: Choice) -> &'static str {
         Some(Unsupported::Action { why, .. } | Unsupported::Predicate { why, .. }) => match why {
             Why::NotBuilt => "no: not built yet",
             Why::NeedsTracer => "no: needs a backend that holds threads",
-            Why::Limit(_) => "no: beyond a limit",
         },
         _ => "no",
     }

@@ -166,9 +166,9 @@ pub trait Backend: sealed::Sealed + Debug {
     /// The descriptor that becomes readable when there are events.
     fn event_fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// A descriptor that becomes readable when the last target has ended, where there is one.
-    fn end_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+    /// Descriptors that become readable when targets end, where there are any.
+    fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     /// Looks whether faults still arrive.

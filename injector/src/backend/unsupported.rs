@@ -7,8 +7,6 @@ pub enum Why {
     NotBuilt,
     /// No program in the kernel can; a thread has to be held by a tracer.
     NeedsTracer,
-    /// A limit of the kernel side.
-    Limit(usize),
 }
 
 /// One part of a plan that is not carried out.
@@ -92,11 +90,9 @@ impl Unsupported {
                 Why::NotBuilt => "no backend of this version does it; the rule is well formed and \
                                   will be taken once one does"
                     .into(),
-                Why::NeedsTracer => "it needs a backend that holds threads (ptrace, or seccomp \
-                                     notification for launched commands), which this version does \
-                                     not have yet"
+                Why::NeedsTracer => "it needs a backend that holds threads (ptrace), which this \
+                                     version does not have yet"
                     .into(),
-                Why::Limit(limit) => format!("at most {limit}"),
             },
             Self::TooManyRules { limit, .. } => {
                 format!("at most {limit}: join calls with commas, or split the run")

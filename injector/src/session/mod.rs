@@ -219,6 +219,11 @@ impl<'p> Session<'p> {
                 return Ok(Ending::Signal(signal));
             }
             self.forward(&mut |stop| heartbeat.suspended(leased, stop));
+            // Before Linux 6.11 a command that was not waited for still counts as one that has the
+            // filter.
+            if let Some(command) = self.backend.command() {
+                command.wait(false)?;
+            }
             if now >= until {
                 return Ok(Ending::TimeUp);
             }
@@ -250,7 +255,7 @@ impl<'p> Session<'p> {
 
     fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
         let mut fds = vec![PollFd::readable(self.heard.fd())];
-        fds.extend(self.backend.end_fd().map(PollFd::readable));
+        fds.extend(self.backend.end_fds().into_iter().map(PollFd::readable));
         if self.history.waiting() < WAITING {
             fds.extend(self.backend.event_fd().map(PollFd::readable));
         }

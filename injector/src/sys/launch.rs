@@ -4,14 +4,16 @@
 //! until the exec, and its number through shared memory.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use super::SysError;
 use super::mapping::Mapping;
+use super::process::pidfd_open;
 use super::seccomp::{Filter, Listener, WAIT_KILLABLE_RECV};
+use super::signals::{FORWARDED, is_ignored};
 
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Command {
     pid: i32,
+    handle: OwnedFd,
     words: Mapping,
     ended: Option<Ended>,
 }
@@ -110,8 +113,10 @@ impl Command {
                 }
             }
             pid => {
+                let pid = pid as i32;
                 let mut command = Self {
-                    pid: pid as i32,
+                    pid,
+                    handle: pidfd_open(pid.unsigned_abs())?,
                     words,
                     ended: None,
                 };
@@ -153,6 +158,11 @@ impl Command {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid.unsigned_abs()
+    }
+
+    /// Becomes readable when it ends; [`None`] once that was seen.
+    pub fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.ended.is_none().then(|| self.handle.as_fd())
     }
 
     /// How it ended; [`None`] while it runs. With `block` waits for that.
@@ -228,9 +238,11 @@ unsafe fn child(
             }
         };
         let errno = || (*libc::__errno_location()).unsigned_abs();
-        // What finject handles or ignores is nothing to the command.
-        for signal in 1..libc::SIGRTMIN() {
-            if signal != libc::SIGKILL && signal != libc::SIGSTOP && is_ours(signal) {
+        // Rust's runtime ignores SIGPIPE. What finject handles would do nothing here until the exec;
+        // what it was started to ignore the command ignores too.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in FORWARDED {
+            if !is_ignored(signal) {
                 libc::signal(signal, libc::SIG_DFL);
             }
         }
@@ -259,12 +271,4 @@ unsafe fn child(
         tell(EXEC, failure);
         libc::_exit(127)
     }
-}
-
-/// Signals whose disposition finject, or Rust's runtime, changes.
-fn is_ours(signal: i32) -> bool {
-    matches!(
-        signal,
-        libc::SIGPIPE | libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT | libc::SIGTSTP
-    )
 }

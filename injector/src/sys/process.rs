@@ -135,6 +135,8 @@ pub fn inherited_fd(fd: i32) -> Result<OwnedFd, SysError> {
         return Err(SysError::last("fcntl(F_GETFD)"));
     }
     if fd > 2 {
+        // SAFETY: no pointers. No command that finject launches gets it.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         // SAFETY: open, as the kernel has just said, and given to finject for this alone: whoever
         // reads the other end sees its end once finject has closed it.
         return Ok(unsafe { OwnedFd::from_raw_fd(fd) });

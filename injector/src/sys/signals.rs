@@ -59,8 +59,11 @@ impl Signals {
         BELL.store(fd.as_raw_fd(), SeqCst);
         let handler = heard as extern "C" fn(libc::c_int);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            // SAFETY: the handler is async-signal-safe. glibc's signal(3) restarts interrupted calls.
-            unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+            if !is_ignored(signal) {
+                // SAFETY: the handler is async-signal-safe. glibc's signal(3) restarts interrupted
+                // calls.
+                unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+            }
         }
         Ok(Self { fd })
     }
@@ -87,6 +90,16 @@ impl Drop for Signals {
     }
 }
 
+/// Whether whoever started finject wants it to ignore a signal, as nohup(1) and shells do.
+pub(super) fn is_ignored(signal: i32) -> bool {
+    // SAFETY: zeros are a valid sigaction to be written over.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// A signal for the command that finject launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForCommand {
@@ -95,6 +108,15 @@ pub struct ForCommand {
     /// The terminal has sent it, to the command too, which is of the same process group.
     pub from_terminal: bool,
 }
+
+/// The signals that are the command's.
+pub(super) const FORWARDED: [i32; 5] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGTSTP,
+];
 
 /// The descriptor that the handler of [`Forwarded`] writes to; -1 before there is one.
 static FORWARD: AtomicI32 = AtomicI32::new(-1);
@@ -128,13 +150,10 @@ impl Forwarded {
     pub fn open() -> Result<Self, SysError> {
         let (reader, writer) = pipe_without_waits()?;
         FORWARD.store(writer.as_raw_fd(), SeqCst);
-        for signal in [
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGTERM,
-            libc::SIGHUP,
-            libc::SIGTSTP,
-        ] {
+        for signal in FORWARDED {
+            if is_ignored(signal) {
+                continue;
+            }
             // SAFETY: zeros are a valid sigaction, and the handler is async-signal-safe.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();

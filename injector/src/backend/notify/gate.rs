@@ -2,11 +2,11 @@
 //! exec. They neither count nor fail. A call's instruction pointer tells: until the first call from
 //! outside of the loader's mapping, the program has not begun.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// `AT_BASE` of include/uapi/linux/auxvec.h: where the loader is mapped; 0 for a static program.
 const AT_BASE: u64 = 7;
@@ -31,28 +31,51 @@ const PATIENCE: u32 = 16;
 /// All processes between exec and entry point.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    pending: Mutex<HashMap<u32, Pending>>,
+    state: Mutex<State>,
     /// How many there are, so that a call costs nothing while there is none.
     number: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By process id.
+    pending: HashMap<u32, Pending>,
+    /// Threads of programs that have begun, since the last exec of any process: many programs make
+    /// no matched call for long, and what others call must not pay for it.
+    begun: HashSet<u32>,
 }
 
 impl Gate {
     /// A process has called exec, which may yet fail. `before` is its loader's mapping so far.
     pub(super) fn exec(&self, tgid: u32, tid: u32, before: Option<Range<u64>>) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let process = Pending {
             tid,
             before,
             loader: None,
             patience: PATIENCE,
         };
-        pending.insert(tgid, process);
-        self.number.store(pending.len(), Release);
+        state.begun.clear();
+        state.pending.insert(tgid, process);
+        self.number.store(state.pending.len(), Release);
     }
 
-    /// Whether any process is between exec and entry point.
-    pub(super) fn is_open(&self) -> bool {
-        self.number.load(Acquire) == 0
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a thread's program is known to have begun.
+    pub(super) fn has_begun(&self, tid: u32) -> bool {
+        self.number.load(Acquire) == 0 || self.state().begun.contains(&tid)
+    }
+
+    /// Lets processes go that have ended without a matched call.
+    pub(super) fn prune(&self, lives: impl Fn(u32) -> bool) {
+        if self.number.load(Acquire) != 0 {
+            let mut state = self.state();
+            state.pending.retain(|tgid, _| lives(*tgid));
+            self.number.store(state.pending.len(), Release);
+        }
     }
 
     /// Whether a call comes before the program's entry point. `loader` tells where a process's loader
@@ -64,8 +87,9 @@ impl Gate {
         instruction: u64,
         loader: impl FnOnce() -> Option<Range<u64>>,
     ) -> bool {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(found) = pending.get_mut(&tgid) else {
+        let mut state = self.state();
+        let Some(found) = state.pending.get_mut(&tgid) else {
+            state.begun.insert(tid);
             return false;
         };
         if tid != found.tid && tid != tgid {
@@ -80,8 +104,9 @@ impl Gate {
                 return true;
             }
         }
-        pending.remove(&tgid);
-        self.number.store(pending.len(), Release);
+        state.pending.remove(&tgid);
+        state.begun.insert(tid);
+        self.number.store(state.pending.len(), Release);
         false
     }
 }
@@ -154,15 +179,15 @@ mod tests {
     #[test]
     fn calls_are_held_until_the_first_from_outside_of_the_loader() {
         let gate = Gate::default();
-        assert!(gate.is_open());
+        assert!(gate.has_begun(10));
         gate.exec(10, 10, None);
-        assert!(!gate.is_open());
+        assert!(!gate.has_begun(10));
         let loader = || Some(100..200);
         assert!(gate.holds(10, 10, 150, loader));
         assert!(gate.holds(10, 10, 199, || panic!("asked once")));
         assert!(!gate.holds(11, 11, 150, loader), "another process");
         assert!(!gate.holds(10, 10, 200, loader), "the program's own");
-        assert!(gate.is_open());
+        assert!(gate.has_begun(10));
         assert!(
             !gate.holds(10, 10, 150, loader),
             "it calls the loader itself"
@@ -174,7 +199,7 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 12, Some(300..400));
         assert!(!gate.holds(10, 11, 900, || Some(300..400)));
-        assert!(!gate.is_open(), "the exec may still come");
+        assert!(!gate.has_begun(10), "the exec may still come");
         let loader = || Some(100..200);
         assert!(
             gate.holds(10, 10, 150, loader),
@@ -187,7 +212,7 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 12, Some(100..200));
         assert!(!gate.holds(10, 12, 900, || Some(100..200)));
-        assert!(gate.is_open());
+        assert!(gate.has_begun(10));
     }
 
     #[test]
@@ -195,7 +220,7 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, Some(300..400));
         assert!(!gate.holds(10, 11, 900, || Some(100..200)));
-        assert!(gate.is_open(), "although its first thread made no call");
+        assert!(gate.has_begun(10), "although its first thread made no call");
     }
 
     #[test]
@@ -204,10 +229,10 @@ mod tests {
         gate.exec(10, 10, None);
         for _ in 0..PATIENCE {
             assert!(!gate.holds(10, 11, 900, || None));
-            assert!(!gate.is_open());
+            assert!(!gate.has_begun(10));
         }
         assert!(!gate.holds(10, 11, 900, || None));
-        assert!(gate.is_open());
+        assert!(gate.has_begun(10));
     }
 
     #[test]
@@ -215,5 +240,32 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, None);
         assert!(!gate.holds(10, 10, 150, || None));
+    }
+
+    #[test]
+    fn others_pay_once_for_a_program_that_makes_no_matched_call() {
+        let gate = Gate::default();
+        gate.exec(10, 10, None);
+        assert!(!gate.has_begun(20));
+        assert!(!gate.holds(20, 20, 900, || panic!(
+            "it is not between exec and entry point"
+        )));
+        assert!(gate.has_begun(20));
+        gate.exec(11, 11, None);
+        assert!(
+            !gate.has_begun(20),
+            "it could be a thread of the program that was replaced"
+        );
+    }
+
+    #[test]
+    fn those_that_end_without_a_call_are_let_go() {
+        let gate = Gate::default();
+        gate.exec(10, 10, None);
+        gate.exec(11, 11, None);
+        gate.prune(|tgid| tgid == 11);
+        assert!(!gate.has_begun(11));
+        gate.prune(|_| false);
+        assert!(gate.has_begun(11));
     }
 }

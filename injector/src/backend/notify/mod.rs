@@ -12,6 +12,7 @@ use std::io::Read;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,18 @@ fn image(launch: &Launch) -> Image {
             .collect(),
         env: std::env::vars_os().map(variable).collect(),
     }
+}
+
+/// A warning where the command's file would give it more than finject has.
+fn gains_nothing(launch: &Launch) -> Option<String> {
+    let mode = launch.path.metadata().ok()?.permissions().mode();
+    (!is_privileged() && mode & 0o6000 != 0).then(|| {
+        format!(
+            "{} is setuid or setgid, and gains nothing by it here: a filter may stay on such a \
+             program only where finject has CAP_SYS_ADMIN (run finject as root)",
+            launch.path.display()
+        )
+    })
 }
 
 impl Running {
@@ -207,7 +220,7 @@ impl Backend for Notify {
             targets: 1,
             tested: 0,
             verified_instructions: None,
-            warnings: Vec::new(),
+            warnings: gains_nothing(launch).into_iter().collect(),
         })
     }
 
@@ -226,10 +239,17 @@ impl Backend for Notify {
         self.running.as_ref().map(|running| running.events.as_fd())
     }
 
-    fn end_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.running
-            .as_ref()
-            .map(|running| running.supervisor.handle())
+    fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let supervisor = running.supervisor.handle();
+        running
+            .command
+            .handle()
+            .into_iter()
+            .chain([supervisor])
+            .collect()
     }
 
     fn watch(&mut self) -> Option<Lost> {

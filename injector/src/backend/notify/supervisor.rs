@@ -83,7 +83,7 @@ impl Supervisor {
                 let work = &work;
                 scope.spawn(move || work.receive(slot));
             }
-            self.watch();
+            self.watch(&work);
             self.memory.add_exited();
             // Receivers wait in the kernel, for calls that no longer come.
             crate::sys::process::leave(0);
@@ -91,10 +91,15 @@ impl Supervisor {
     }
 
     /// Returns when the last process with the filter has ended.
-    fn watch(&self) {
+    fn watch(&self, work: &Work<'_>) {
         let mut with_finject = true;
         loop {
             self.in_flight.beat();
+            work.gate.prune(|tgid| {
+                work.proc
+                    .process(Tgid(tgid))
+                    .is_some_and(|it| !it.has_ended())
+            });
             let mut fds = vec![PollFd::hung_up(self.listener.fd().as_fd())];
             if with_finject {
                 fds.push(PollFd::readable(self.finject.as_fd()));
@@ -173,7 +178,7 @@ impl Work<'_> {
         if self.own.from_exec {
             return is_start;
         }
-        if self.gate.is_open() && !is_exec {
+        if !is_exec && self.gate.has_begun(call.tid) {
             return false;
         }
         let Some(tgid) = self.tgid(call.tid) else {
