@@ -7,6 +7,7 @@ use std::{ffi::OsStr, fs, process::Command, thread::sleep, time::Duration};
 
 use finject_tests::{
     child::{Child, Ended, PATIENCE, eventually},
+    programs,
     victim::{Seen, Victim},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -56,23 +57,33 @@ fn the_third_call_fails_and_no_other() {
     for name in ["a", "b", "c", "d"] {
         fs::write(directory.path().join(name), "").unwrap();
     }
-    let mut command = finject(&["--rule", "fsync=EIO@3"]);
-    let ended = Child::run(
-        command
-            .args(["sync", "a", "b", "c", "d"])
-            .current_dir(&directory),
-    );
+    let mut command = finject(&["--quiet", "--rule", "fsync=EIO@3"]);
+    command
+        .args(["sync", "a", "b", "c", "d"])
+        .current_dir(&directory);
+    let ended = Child::run(&mut command);
     assert_eq!(ended.code(), Some(1), "{ended}");
-    let said: Vec<_> = ended
-        .stderr
-        .iter()
-        .filter(|line| line.starts_with("sync: "))
-        .collect();
-    assert_eq!(said, ["sync: error syncing 'c': Input/output error"]);
+    assert_eq!(ended.err(), "sync: error syncing 'c': Input/output error");
+}
+
+#[test]
+fn a_firing_is_shown_and_summed_up() {
+    let ended = run(&["--rule", "getppid=ret:7"], &["true"]);
     assert!(
-        ended.err().contains("r1 #3: fsync(0x3) = EIO  [sync "),
+        ended
+            .err()
+            .contains("r1 never fired: no target called getppid"),
         "{ended}"
     );
+    let mut launcher = finject(&["--rule", "getppid=EPERM@2"]);
+    let mut victim = Victim::launched(&mut launcher, &["threads", "1", "3", "getppid"]);
+    victim.work();
+    let said = victim.end().err();
+    assert!(
+        said.contains("finject: r1 #2: getppid() = EPERM  [victim "),
+        "{said}"
+    );
+    assert!(said.contains("  r1        3      1  "), "{said}");
 }
 
 #[test]
@@ -409,4 +420,143 @@ fn what_it_does_not_carry_out_is_refused_before_anything_is_started() {
     }
     let ended = run(&["--pid", "1", "--rule", "fsync=EIO"], &["true"]);
     assert_eq!(ended.code(), Some(64), "{ended}");
+}
+
+#[test]
+fn a_firing_on_the_last_call_of_the_last_process_is_recorded() {
+    for _ in 0..30 {
+        let mut launcher = finject(&["--json", "--quiet", "--must-fire", "--rule", "getppid=kill"]);
+        let mut victim = Victim::launched(&mut launcher, &["threads", "1", "1", "getppid"]);
+        victim.go();
+        let ended = victim.end();
+        assert_eq!(ended.code(), Some(137), "{ended}");
+        assert_eq!(summary(&ended)["rules"][0]["fired"], 1, "{ended}");
+    }
+}
+
+#[test]
+fn the_loaders_calls_of_a_32_bit_program_do_not_count_either() {
+    let (options, victim) = (
+        ["--quiet", "--rule", "openat@32=ENOENT@1"],
+        [programs::VICTIM32, "threads", "1", "1", "fsync"],
+    );
+    let ended = run(&options, &victim);
+    assert_eq!(ended.code(), Some(2), "its own first one: {ended}");
+    assert!(ended.err().contains("No such file"), "{ended}");
+}
+
+#[test]
+fn descendants_are_left_alone_when_asked() {
+    let mut launcher = finject(&["--quiet", "--no-follow", "--rule", "getppid=EPERM"]);
+    let mut family = Victim::launched(&mut launcher, &["family", "10", "getppid"]);
+    family.go();
+    for who in ["child-before", "child-after", "grandchild"] {
+        assert_eq!(family.seen(who).errors, 0, "{who}");
+    }
+}
+
+/// What a process finds, bare and launched by finject.
+fn bare_and_launched(before: &str, script: &str) -> [String; 2] {
+    let finject = format!(
+        "{} --quiet --rule fsync=EIO -- ",
+        env!("CARGO_BIN_EXE_finject")
+    );
+    ["", &finject].map(|launcher| {
+        let whole = format!("{before}; {launcher}/bin/sh -c '{script}'");
+        let ended = Child::run(Command::new("/bin/sh").args(["-c", &whole]));
+        ended.out()
+    })
+}
+
+#[test]
+fn the_command_finds_what_it_would_without_finject() {
+    let status = "grep -E \"^(Sig(Blk|Ign|Cgt)|ShdPnd|Umask|Seccomp_)\" /proc/self/status";
+    for (before, script) in [
+        ("true", status),
+        ("trap \"\" HUP INT QUIT TERM TSTP PIPE USR1", status),
+        (
+            "true",
+            "echo $0 $# $PPID | cut -d\\  -f1,2; pwd; umask; ulimit -a",
+        ),
+        ("exec 7</dev/null 8>/dev/null", "ls /proc/self/fd"),
+        ("exec 0<&-", "test -e /proc/self/fd/0; echo $?"),
+        ("exec 2>&-", "test -e /proc/self/fd/2; echo $?"),
+    ] {
+        let [bare, launched] = bare_and_launched(before, script);
+        let same = |text: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with("Seccomp_"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(same(&bare), same(&launched), "{before}; {script}");
+        assert!(!bare.is_empty(), "{before}; {script}");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_whoever_started_it() {
+    // The shell adopts nobody, but waits for its own children; a subreaper would be given a keeper.
+    let finject = env!("CARGO_BIN_EXE_finject");
+    for _ in 0..20 {
+        let child = Child::run(Command::new(finject).args([
+            "--quiet",
+            "--rule",
+            "fsync=EIO",
+            "--",
+            "sh",
+            "-c",
+            "echo $PPID",
+        ]));
+        let launcher = child.out();
+        let keepers = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            stat.contains("(finject-keeper)") && stat.contains(&format!(" {launcher} "))
+        });
+        assert_eq!(keepers.count(), 0);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_when_only_descendants_are_left() {
+    let mut launcher = finject(&["--quiet", "--rule", "fsync=EIO"]);
+    let script = "sleep 60 >/dev/null 2>&1 & echo $!; exit 4";
+    let mut child = Child::start(launcher.args(["sh", "-c", script]));
+    let left = child.expect_line(PATIENCE, |line| line.parse::<i32>().is_ok());
+    sleep(Duration::from_millis(300));
+    assert!(!child.has_ended(), "a descendant is a target too");
+    child.signal(Signal::TERM);
+    assert_eq!(child.wait(Duration::from_secs(5)).code(), Some(4));
+    kill_process(Pid::from_raw(left.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_stream_of_events_that_cannot_be_opened_yet_can_be_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut launcher = finject(&["--events", fifo.to_str().unwrap(), "--rule", "fsync=EIO"]);
+    let mut child = Child::start(launcher.arg("true"));
+    sleep(Duration::from_millis(300));
+    assert!(!child.has_ended());
+    child.signal(Signal::TERM);
+    assert_eq!(
+        child.wait(Duration::from_secs(5)).code(),
+        None,
+        "by the signal"
+    );
+}
+
+#[test]
+fn a_launch_inside_a_launch_says_why_it_cannot_be() {
+    let inner = env!("CARGO_BIN_EXE_finject");
+    let never = "fsync=EIO";
+    let command = [inner, "--rule", never, "--", "true"];
+    let ended = run(&["--quiet", "--rule", never], &command);
+    assert_eq!(ended.code(), Some(69), "{ended}");
+    assert!(ended.err().contains("name all rules in one run"), "{ended}");
 }

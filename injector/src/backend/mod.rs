@@ -106,10 +106,21 @@ impl BackendError {
             Self::NoFault { .. } => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
-            Self::Launch(LaunchError::Filter(_)) => vec![
-                "finject needs Linux 5.19 or newer with CONFIG_SECCOMP_FILTER, and a container that \
-                 allows seccomp(2), as Docker's default profile does"
-                    .into(),
+            Self::Launch(LaunchError::Filter(error)) => vec![
+                match error.raw_os_error() {
+                    Some(libc::EBUSY) => {
+                        "a process can have one listener: finject was itself launched under finject, \
+                         or by a container manager that listens; name all rules in one run"
+                    }
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        "allow it a few more descriptors (ulimit -n)"
+                    }
+                    _ => {
+                        "finject needs Linux 5.19 or newer with CONFIG_SECCOMP_FILTER, and a \
+                         container that allows seccomp(2), as Docker's default profile does"
+                    }
+                }
+                .into(),
             ],
             Self::TargetGone(_) => vec!["start the program again, and give its new number".into()],
             _ => vec!["finject doctor tells what this machine has and lacks".into()],

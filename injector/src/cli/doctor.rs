@@ -115,7 +115,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         if works {
             println!("\nready: sudo finject --pid PID --rule 'fsync=EIO@3'");
         } else {
-            println!("\nthis machine cannot inject faults in the kernel: see `needs` above");
+            println!(
+                "\nthis machine cannot inject faults in the kernel: see `needs` above\n\
+                 a command can be launched under rules all the same: finject --rule \
+                 'fsync=EIO@3' -- COMMAND"
+            );
         }
     }
     Ok(if works { Exit::Done } else { Exit::Unavailable })

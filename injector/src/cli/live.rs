@@ -61,8 +61,8 @@ impl Live {
 }
 
 fn say(line: &str) {
-    // A closed stderr ends nothing.
-    let _ = writeln!(std::io::stderr(), "finject: {line}");
+    // In one piece, since the command writes there too. A closed stderr ends nothing.
+    let _ = std::io::stderr().write_all(format!("finject: {line}\n").as_bytes());
 }
 
 /// One firing, as strace shows a call: `r1 #3: fdatasync(0x7) = EIO  [redis-server 123/125]`.

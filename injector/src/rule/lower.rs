@@ -119,6 +119,96 @@ mod tests {
         lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap()
     }
 
+    fn refused(rule: &str) -> Vec<NotLowered> {
+        lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap_err()
+    }
+
+    /// A step: its end, actions, value and signal.
+    fn steps(rule: &str) -> Vec<(u64, u32, i64, u32)> {
+        let wire = lowered(rule);
+        let used = &wire.steps[..wire.steps_len as usize];
+        let unused = &wire.steps[wire.steps_len as usize..];
+        assert!(unused.iter().all(|step| *step == WireStep::OFF), "{rule}");
+        used.iter()
+            .map(|step| (step.until, step.actions, step.value, step.signal))
+            .collect()
+    }
+
+    #[test]
+    fn actions_become_bits_and_what_they_carry() {
+        const EVER: u64 = WireStep::FOREVER;
+        for (rule, expected) in [
+            ("fsync=EIO", vec![(EVER, ACT_RESULT, -5, 0)]),
+            ("fsync=ret:7", vec![(EVER, ACT_RESULT, 7, 0)]),
+            ("fsync=kill", vec![(EVER, ACT_KILL, 0, 0)]),
+            ("fsync=signal:SIGUSR1@1", vec![(EVER, ACT_SIGNAL, 0, 10)]),
+            (
+                "fsync=signal:SIGUSR1+EIO@1",
+                vec![(EVER, ACT_SIGNAL | ACT_RESULT, -5, 10)],
+            ),
+            (
+                "fsync=signal:SIGUSR1+kill@1",
+                vec![(EVER, ACT_SIGNAL | ACT_KILL, 0, 10)],
+            ),
+            (
+                "fsync=EIO->EPERM",
+                vec![(1, ACT_RESULT, -5, 0), (EVER, ACT_RESULT, -1, 0)],
+            ),
+            (
+                "fsync=2*off->3*EIO",
+                vec![(2, 0, 0, 0), (5, ACT_RESULT, -5, 0), (EVER, 0, 0, 0)],
+            ),
+        ] {
+            assert_eq!(steps(rule), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_rule_keeps_its_key_its_sequence_and_its_scope() {
+        let rule = compile(&[RuleText::new("fsync=EIO@3..9+2,50%,max:4,per:thread")]).unwrap();
+        let wire = lower(&rule.rules[0]).unwrap();
+        assert_eq!(wire.key, rule.rules[0].key);
+        assert_ne!(wire.key, 0);
+        assert_eq!((wire.first, wire.last, wire.step, wire.max), (3, 9, 2, 4));
+        assert_eq!(wire.probability, injector_common::random::CERTAIN / 2);
+        assert_eq!(wire.scope, WireScope::Thread as u32);
+        let wire = lowered("fsync=EIO@per:process");
+        assert_eq!(
+            (wire.first, wire.last, wire.step, wire.max),
+            (1, u64::MAX, 1, 0)
+        );
+        assert_eq!(wire.scope, WireScope::Process as u32);
+    }
+
+    #[test]
+    fn chains_have_their_limits_to_the_step() {
+        let chain = |steps: usize| format!("fsync={}", vec!["EIO"; steps].join("->"));
+        assert_eq!(steps(&chain(MAX_STEPS)).len(), MAX_STEPS);
+        assert_eq!(
+            refused(&chain(MAX_STEPS + 1)),
+            [NotLowered::ChainTooLong(MAX_STEPS + 1)]
+        );
+        // An end of its own costs the closing `off` a step.
+        assert_eq!(
+            refused(&format!("{}->2*EIO", chain(MAX_STEPS - 1))),
+            [NotLowered::ChainTooLong(MAX_STEPS + 1)]
+        );
+        let wide = |calls: u64| format!("fsync={calls}*EIO->off");
+        let most = u64::from(MAX_POSITION);
+        assert_eq!(steps(&wide(most))[0].0, most);
+        assert_eq!(
+            refused(&format!("fsync={most}*EIO->1*EPERM->off")),
+            [NotLowered::ChainTooWide(most + 1)]
+        );
+        assert!(matches!(
+            refused("fsync=delay:1s->hold")[..],
+            [
+                NotLowered::Action(Action::Delay(_)),
+                NotLowered::Action(Action::Hold(_))
+            ]
+        ));
+    }
+
     #[test]
     fn times_are_nanoseconds_after_arming() {
         let rule = lowered("fsync=EIO@start:2s,for:500ms");

@@ -80,4 +80,30 @@ mod tests {
             assert_eq!(found.first(), expected.first(), "{text}: {found:?}");
         }
     }
+
+    #[test]
+    fn the_nearest_come_first() {
+        let names = [
+            "fsync",
+            "fdatasync",
+            "sync_file_range",
+            "pwrite64",
+            "pwritev",
+            "read",
+        ];
+        for (text, expected) in [
+            ("fsycn", &["fsync"][..]),
+            ("FSYNC", &["fsync"]),
+            // What the kernel calls with a suffix is nearer than any misspelling.
+            ("pwrite", &["pwrite64", "pwritev"]),
+            // Three letters are enough of a beginning, two are not.
+            ("fda", &["fdatasync"]),
+            ("fd", &[]),
+            ("syn", &["sync_file_range"]),
+            ("raed", &["read"]),
+            ("xyzzy", &[]),
+        ] {
+            assert_eq!(near(text, names), expected, "{text}");
+        }
+    }
 }

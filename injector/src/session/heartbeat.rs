@@ -11,6 +11,7 @@ use std::time::Duration;
 use injector_common::limits::{LEASE_NS, RENEW_NS};
 
 use crate::backend::Leased;
+use crate::sys::SysError;
 use crate::sys::time::monotonic_ns;
 
 /// How long the main loop may take for one turn (a slow terminal, a slow disk under `--events`)
@@ -38,19 +39,23 @@ struct State {
 
 impl Heartbeat {
     /// Starts renewing.
-    pub fn start(leased: Arc<dyn Leased>) -> Self {
+    pub fn start(leased: Arc<dyn Leased>) -> Result<Self, SysError> {
         let shared = Arc::new(State::default());
         shared.last_turn_ns.store(monotonic_ns(), Relaxed);
         let state = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
+        let beating = move || {
             while !state.ended.load(Acquire) && beat(&*leased, &state, monotonic_ns) {
                 std::thread::park_timeout(Duration::from_nanos(RENEW_NS));
             }
-        });
-        Self {
+        };
+        let thread = std::thread::Builder::new().spawn(beating);
+        Ok(Self {
             shared,
-            thread: Some(thread),
-        }
+            thread: Some(thread.map_err(|source| SysError {
+                call: "clone",
+                source,
+            })?),
+        })
     }
 
     /// The main loop got round once more.

@@ -9,6 +9,7 @@ pub mod syslog;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use injector_common::event::EventKind;
 
@@ -37,8 +38,8 @@ const BATCH: usize = 4096;
 /// are counted as dropped once that is full.
 const WAITING: usize = 1 << 22;
 
-/// How often a command that outlives its faults is looked at, milliseconds.
-const SEEING_OFF_MS: i32 = 20;
+/// How often a command that outlives its faults is looked at.
+const SEEING_OFF: Duration = Duration::from_millis(10);
 /// No limit, for poll(2).
 const FOR_EVER: i32 = -1;
 
@@ -78,6 +79,13 @@ enum Heard {
 }
 
 impl Heard {
+    fn open(plan: &Plan) -> Result<Self, SysError> {
+        Ok(match plan.targets {
+            Targets::Running(_) => Self::Own(Signals::open()?),
+            Targets::Launched(_) => Self::Commands(Forwarded::open()?),
+        })
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Own(signals) => signals.fd().as_fd(),
@@ -91,7 +99,8 @@ impl Heard {
 pub struct Session<'p> {
     plan: &'p Plan,
     backend: Box<dyn Backend>,
-    heard: Heard,
+    /// [`None`] before it runs: until then a signal simply ends finject.
+    heard: Option<Heard>,
     history: Writer,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
     offset_ns: u64,
@@ -105,15 +114,11 @@ impl<'p> Session<'p> {
         let choice = Choice::of(plan);
         choice.admit(plan).map_err(SessionError::Refused)?;
         let mut backend = choice.make()?;
-        let heard = match plan.targets {
-            Targets::Running(_) => Heard::Own(Signals::open()?),
-            Targets::Launched(_) => Heard::Commands(Forwarded::open()?),
-        };
         backend.load(plan)?;
         Ok(Self {
             plan,
             backend,
-            heard,
+            heard: None,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
@@ -127,6 +132,7 @@ impl<'p> Session<'p> {
         observer: &mut dyn Observer,
     ) -> Result<Summary, SessionError> {
         self.history = history;
+        self.heard = Some(Heard::open(self.plan)?);
         let result = self.run_armed(observer);
         // Also when attaching failed half-way; healing twice is harmless.
         let healed = self.backend.heal();
@@ -176,7 +182,7 @@ impl<'p> Session<'p> {
         }
         let armed_ns = self.backend.activate()?;
         let leased = self.backend.leased().ok_or(BackendError::NotLoaded)?;
-        let heartbeat = Heartbeat::start(Arc::clone(&leased));
+        let heartbeat = Heartbeat::start(Arc::clone(&leased))?;
         let rules: Vec<&str> = self
             .plan
             .rules
@@ -213,12 +219,14 @@ impl<'p> Session<'p> {
             if heartbeat.has_lapsed() || self.backend.report().lapsed {
                 return Ok(Ending::Lapsed);
             }
-            if let Heard::Own(signals) = &self.heard
+            if let Some(Heard::Own(signals)) = &self.heard
                 && let Some(signal) = signals.take()
             {
                 return Ok(Ending::Signal(signal));
             }
-            self.forward(&mut |stop| heartbeat.suspended(leased, stop));
+            if let Some(signal) = self.forward(&mut |stop| heartbeat.suspended(leased, stop)) {
+                return Ok(Ending::Signal(signal));
+            }
             // Before Linux 6.11 a command that was not waited for still counts as one that has the
             // filter.
             if let Some(command) = self.backend.command() {
@@ -254,7 +262,12 @@ impl<'p> Session<'p> {
     }
 
     fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
-        let mut fds = vec![PollFd::readable(self.heard.fd())];
+        let mut fds = Vec::new();
+        fds.extend(
+            self.heard
+                .as_ref()
+                .map(|heard| PollFd::readable(heard.fd())),
+        );
         fds.extend(self.backend.end_fds().into_iter().map(PollFd::readable));
         if self.history.waiting() < WAITING {
             fds.extend(self.backend.event_fd().map(PollFd::readable));
@@ -264,37 +277,43 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    /// Hands the command its signals. What the terminal sends it has got already; being stopped is
-    /// for both.
-    fn forward(&mut self, suspended: &mut dyn FnMut(fn())) {
-        let Heard::Commands(forwarded) = &mut self.heard else {
-            return;
+    /// Hands the command its signals. What the terminal sends it has got already, but for a hangup,
+    /// which goes to the session's first process alone; being stopped is for both. A command that
+    /// has ended, with descendants that have not, leaves them to finject: the one that asks it to
+    /// end.
+    fn forward(&mut self, suspended: &mut dyn FnMut(fn())) -> Option<i32> {
+        let Some(Heard::Commands(forwarded)) = &mut self.heard else {
+            return None;
         };
         while let Some(heard) = forwarded.take() {
-            if !heard.from_terminal
-                && let Some(command) = self.backend.command()
-            {
+            let stops = heard.signal == libc::SIGTSTP;
+            let command = self.backend.command()?;
+            if command.handle().is_none() && !stops {
+                return Some(heard.signal);
+            }
+            if !heard.from_terminal || heard.signal == libc::SIGHUP {
                 command.signal(heard.signal);
             }
-            if heard.signal == libc::SIGTSTP {
+            if stops {
                 suspended(stop_here);
             }
         }
+        None
     }
 
     /// Waits until the command has ended, which runs on unfaulted; how it did.
     fn see_off(&mut self) -> Result<Option<Ended>, SysError> {
         loop {
-            self.forward(&mut |stop| stop());
+            let asked = self.forward(&mut |stop| stop());
             let Some(command) = self.backend.command() else {
                 return Ok(None);
             };
             if let Some(ended) = command.wait(false)?
-                && !self.backend.is_needed()
+                && (asked.is_some() || !self.backend.is_needed())
             {
                 return Ok(Some(ended));
             }
-            poll_fds(&mut [PollFd::readable(self.heard.fd())], SEEING_OFF_MS)?;
+            std::thread::sleep(SEEING_OFF);
         }
     }
 

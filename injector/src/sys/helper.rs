@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::SysError;
-use super::process::{has_ended, pidfd_open};
+use super::process::{PollFd, has_ended, pidfd_open, poll_fds};
 
 /// What becomes of a helper when finject ends without ending it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,12 @@ impl Helper {
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         has_ended(self.handle.as_fd())
+    }
+
+    /// Waits for its end, but not for longer than `time`.
+    pub fn wait_for(&self, time: Duration) {
+        let time = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        let _ = poll_fds(&mut [PollFd::readable(self.handle.as_fd())], time);
     }
 
     /// Kills it, and waits for that.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use super::SysError;
+use super::before_main;
 use super::mapping::Mapping;
 use super::process::pidfd_open;
 use super::seccomp::{Filter, Listener, WAIT_KILLABLE_RECV};
@@ -24,6 +25,25 @@ pub struct Image {
     pub args: Vec<CString>,
     /// The environment, `NAME=VALUE`.
     pub env: Vec<CString>,
+}
+
+/// This process's environment as it is, entries without a name or a value too.
+pub fn environment() -> Vec<CString> {
+    let mut entries = Vec::new();
+    // SAFETY: finject changes its environment nowhere; the list ends with a null pointer.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            entries.push(CStr::from_ptr(*entry).to_owned());
+            entry = entry.add(1);
+        }
+    }
+    entries
+}
+
+unsafe extern "C" {
+    /// environ(7).
+    static environ: *const *const libc::c_char;
 }
 
 /// A command that was not started.
@@ -82,6 +102,11 @@ impl Command {
         may_gain: bool,
     ) -> Result<(Self, Listener), LaunchError> {
         let words = Mapping::anonymous(8)?;
+        // Those that finject was started without are open here, since Rust's runtime opens them.
+        for fd in before_main::closed_streams() {
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         let (argv, envp) = (pointers(&image.args), pointers(&image.env));
         // What execvp(3) makes of a script that names no interpreter.
         let script: Vec<CString> = [c"/bin/sh".to_owned(), image.path.clone()]
@@ -240,7 +265,9 @@ unsafe fn child(
         let errno = || (*libc::__errno_location()).unsigned_abs();
         // Rust's runtime ignores SIGPIPE. What finject handles would do nothing here until the exec;
         // what it was started to ignore the command ignores too.
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if !before_main::ignored_sigpipe() {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
         for signal in FORWARDED {
             if !is_ignored(signal) {
                 libc::signal(signal, libc::SIG_DFL);

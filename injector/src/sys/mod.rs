@@ -1,6 +1,7 @@
 //! The one door to raw system calls. Unsafe code of the user side lives here and nowhere else; every
 //! function takes and returns checked types, and says which call failed.
 
+mod before_main;
 pub mod bpf;
 pub mod canary;
 pub mod helper;

@@ -4,6 +4,7 @@
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use super::SysError;
 use super::mapping::Mapping;
@@ -245,8 +246,16 @@ impl InFlight {
     }
 
     /// Whether some receiver is at work on a call.
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         (0..self.slots).any(|slot| self.id(slot) != 0)
+    }
+
+    /// Waits until no receiver is at work on a call, but not for longer than `time`.
+    pub fn settle(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while self.is_busy() && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// Lets the calls run that a receiver which is gone had not answered; how many there were. One

@@ -121,11 +121,22 @@ pub(super) fn loader_of(tgid: u32) -> Option<Range<u64>> {
 /// Where the loader of a process is mapped, from its auxiliary vector and its mappings
 /// (/proc/PID/auxv and /proc/PID/maps); [`None`] where it has none.
 fn loader(auxv: &[u8], maps: &str) -> Option<Range<u64>> {
-    let base = auxv.as_chunks::<16>().0.iter().find_map(|entry| {
+    let wide = auxv.as_chunks::<16>().0.iter().map(|entry| {
         let (words, _) = entry.as_chunks::<8>();
-        let [key, value] = [words[0], words[1]].map(u64::from_ne_bytes);
-        (key == AT_BASE).then_some(value)
-    })?;
+        [words[0], words[1]].map(u64::from_ne_bytes)
+    });
+    // A 32-bit program's entries are half as long.
+    let narrow = auxv.as_chunks::<8>().0.iter().map(|entry| {
+        let (words, _) = entry.as_chunks::<4>();
+        [words[0], words[1]].map(|word| u64::from(u32::from_ne_bytes(word)))
+    });
+    let base = |[key, value]: [u64; 2]| (key == AT_BASE && value != 0).then_some(value);
+    let bases = wide.filter_map(base).chain(narrow.filter_map(base));
+    bases.into_iter().find_map(|base| mapping_at(base, maps))
+}
+
+/// The file that is mapped at an address, as far as it is mapped without a gap.
+fn mapping_at(base: u64, maps: &str) -> Option<Range<u64>> {
     let mapped = |line: &str| -> Option<(Range<u64>, String)> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
@@ -135,7 +146,7 @@ fn loader(auxv: &[u8], maps: &str) -> Option<Range<u64>> {
         Some((range, file))
     };
     let mut lines = maps.lines().filter_map(mapped).peekable();
-    let (first, file) = lines.find(|(range, _)| base != 0 && range.start == base)?;
+    let (first, file) = lines.find(|(range, _)| range.start == base)?;
     let mut end = first.end;
     while let Some((range, _)) = lines.next_if(|(range, of)| *of == file && range.start == end) {
         end = range.end;
@@ -167,6 +178,16 @@ mod tests {
     fn the_loader_is_what_is_mapped_at_its_base() {
         let found = loader(&auxv(0x7fff_f7fc_9000), MAPS);
         assert_eq!(found, Some(0x7fff_f7fc_9000..0x7fff_f7ff_a000));
+    }
+
+    #[test]
+    fn a_32_bit_programs_loader_is_found_too() {
+        let auxv: Vec<u8> = [(6, 4096), (7, 0xf7fc_9000), (0, 0)]
+            .iter()
+            .flat_map(|(key, value): &(u32, u32)| [key.to_ne_bytes(), value.to_ne_bytes()].concat())
+            .collect();
+        let maps = "f7fc9000-f7ff0000 r--p 00000000 08:01 200    /lib/ld-linux.so.2\n";
+        assert_eq!(loader(&auxv, maps), Some(0xf7fc_9000..0xf7ff_0000));
     }
 
     #[test]

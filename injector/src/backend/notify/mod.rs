@@ -6,7 +6,7 @@ mod gate;
 mod supervisor;
 pub mod support;
 
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::num::NonZero;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use injector_common::{Event, limits::MAX_RULES};
 
-use self::supervisor::Supervisor;
+use self::supervisor::{SETTLING, Supervisor};
 use super::decider::{Decider, Spec};
 use super::memory::{CallSlot, Memory};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
@@ -26,7 +26,7 @@ use crate::plan::{Plan, Targets};
 use crate::rule::lower::lower;
 use crate::sys::event_of;
 use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
-use crate::sys::launch::{Command, Image};
+use crate::sys::launch::{Command, Image, environment};
 use crate::sys::process::{has_hung_up, is_privileged};
 use crate::sys::seccomp::{Answer, InFlight, Listener, filter};
 use crate::sys::time::monotonic_ns;
@@ -38,8 +38,6 @@ pub const NAME: &str = "notify";
 /// Turns of the session's loop without a sign of life after which the supervisor counts as hung:
 /// it gives ten signs a second.
 const SILENT: Duration = Duration::from_secs(1);
-/// How long ending waits for calls that are being answered.
-const SETTLING: Duration = Duration::from_millis(500);
 
 /// The backend.
 #[derive(Debug)]
@@ -83,9 +81,6 @@ impl Notify {
 /// A command as the kernel takes it. No argument that finject was given can hold a NUL.
 fn image(launch: &Launch) -> Image {
     let string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-    let variable = |(name, value): (OsString, OsString)| {
-        string(&[name.as_bytes(), b"=", value.as_bytes()].concat())
-    };
     Image {
         path: string(launch.path.as_os_str().as_bytes()),
         args: launch
@@ -93,7 +88,7 @@ fn image(launch: &Launch) -> Image {
             .iter()
             .map(|arg| string(arg.as_bytes()))
             .collect(),
-        env: std::env::vars_os().map(variable).collect(),
+        env: environment(),
     }
 }
 
@@ -107,6 +102,16 @@ fn gains_nothing(launch: &Launch) -> Option<String> {
             launch.path.display()
         )
     })
+}
+
+impl Drop for Running {
+    /// The supervisor ends by itself with the last target; then nothing of it is left to whoever
+    /// started finject.
+    fn drop(&mut self) {
+        if has_hung_up(self.listener.fd().as_fd()) {
+            self.supervisor.wait_for(SETTLING);
+        }
+    }
 }
 
 impl Running {
@@ -195,6 +200,7 @@ impl Backend for Notify {
             events: event_end.into(),
             finject: finject_end,
             from_exec: launch.from_exec,
+            alone: (!plan.follow).then(|| command.pid()),
         };
         let process = Helper::start(
             c"finject-keeper",
@@ -283,12 +289,8 @@ impl Backend for Notify {
             return Ok(());
         };
         // Calls that were decided before are answered and recorded.
-        let until = monotonic_ns() + SETTLING.as_nanos() as u64;
-        while running.in_flight.is_busy()
-            && !running.supervisor.has_ended()
-            && monotonic_ns() < until
-        {
-            std::thread::sleep(Duration::from_millis(1));
+        if !running.supervisor.has_ended() {
+            running.in_flight.settle(SETTLING);
         }
         Ok(())
     }

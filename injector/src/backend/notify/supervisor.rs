@@ -23,6 +23,8 @@ use crate::target::process::{Proc, Tgid};
 
 /// How often it gives a sign of life, milliseconds.
 const BEAT_MS: i32 = 100;
+/// How long the records of calls that were answered are waited for.
+pub(super) const SETTLING: Duration = Duration::from_millis(500);
 /// How long a call that came before arming waits between two looks.
 const IDLE: Duration = Duration::from_micros(200);
 /// execve and execveat, of the native ABI and of the 32-bit one.
@@ -46,6 +48,8 @@ pub(super) struct Supervisor {
     pub(super) finject: OwnedFd,
     /// Calls before the entry point count too.
     pub(super) from_exec: bool,
+    /// The one process whose calls count, where its descendants' do not.
+    pub(super) alone: Option<u32>,
 }
 
 /// What is shared by the receivers.
@@ -84,6 +88,8 @@ impl Supervisor {
                 scope.spawn(move || work.receive(slot));
             }
             self.watch(&work);
+            // The last target may have ended at once upon an answer that is not yet recorded.
+            self.in_flight.settle(SETTLING);
             self.memory.add_exited();
             // Receivers wait in the kernel, for calls that no longer come.
             crate::sys::process::leave(0);
@@ -139,7 +145,7 @@ impl Work<'_> {
             std::thread::sleep(IDLE);
         }
         let in_force = self.own.memory.state() == RunState::Armed;
-        if !in_force || self.comes_before_the_program(call) {
+        if !in_force || self.comes_before_the_program(call) || !self.is_target(call.tid) {
             return self.carry_out(slot, call, &Decided::PASSES);
         }
         let named = CallSlot {
@@ -157,6 +163,11 @@ impl Work<'_> {
 
     fn tgid(&self, tid: u32) -> Option<u32> {
         self.proc.group_of(Tgid(tid)).map(|tgid| tgid.0)
+    }
+
+    fn is_target(&self, tid: u32) -> bool {
+        let alone = self.own.alone;
+        alone.is_none_or(|alone| tid == alone || self.tgid(tid) == Some(alone))
     }
 
     fn caller(&self, tid: u32) -> Option<Caller> {
