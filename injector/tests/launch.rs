@@ -13,10 +13,12 @@ use finject_tests::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// finject with rules, complete up to the command.
+/// finject with rules, complete up to the command. Whoever runs the tests may have signals ignored,
+/// as nohup(1) has; finject would leave them so.
 fn finject(options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_finject"));
+    let mut command = Command::new("env");
     command
+        .args(["--default-signal", env!("CARGO_BIN_EXE_finject")])
         .env_remove("FINJECT_RULES")
         .env("NO_COLOR", "1")
         .env("LC_ALL", "C")

@@ -45,19 +45,23 @@ pub fn leave(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Whether this process may give programs more than it has itself: CAP_SYS_ADMIN, in the effective
-/// set of /proc/self/status.
-pub fn is_privileged() -> bool {
+/// This process's effective capabilities, a bit each (`CapEff` of /proc/self/status).
+pub fn effective_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
+    let set = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    effective.is_some_and(|set| set >> SYS_ADMIN & 1 == 1)
+    set.unwrap_or(0)
 }
 
 /// `CAP_SYS_ADMIN` of include/uapi/linux/capability.h.
-const SYS_ADMIN: u32 = 21;
+pub const SYS_ADMIN: u32 = 21;
+
+/// Whether this process may give programs more than it has itself.
+pub fn is_privileged() -> bool {
+    effective_capabilities() >> SYS_ADMIN & 1 == 1
+}
 
 /// Effective user id.
 pub fn effective_uid() -> u32 {

@@ -8,14 +8,13 @@ use std::path::Path;
 use super::btf::{self, Btf};
 use super::kallsyms::{self, Stubs};
 use crate::sys::bpf;
-use crate::sys::process::effective_uid;
+use crate::sys::process::{SYS_ADMIN, effective_capabilities, effective_uid};
 
 /// Number of `bpf_override_return` among the helpers (include/uapi/linux/bpf.h).
 const HELPER_OVERRIDE: i32 = 58;
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO` of include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-/// `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF` of include/uapi/linux/capability.h.
-const SYS_ADMIN: u32 = 21;
+/// `CAP_PERFMON` and `CAP_BPF` of include/uapi/linux/capability.h.
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 
@@ -206,12 +205,7 @@ fn architecture() -> Finding {
 }
 
 fn privilege() -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective_capabilities();
     let has = |capability: u32| effective >> capability & 1 == 1;
     let uid = effective_uid();
     if !(has(SYS_ADMIN) || has(BPF) && has(PERFMON)) {
