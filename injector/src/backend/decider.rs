@@ -310,3 +310,143 @@ impl Decider {
         self.memory.cell(event.rule as usize).add_dropped();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{RuleText, compile, lower::lower};
+
+    const CALL: CallSlot = CallSlot {
+        compat: false,
+        nr: 74,
+    };
+
+    fn decider(rules: &[&str], dry_run: bool) -> Decider {
+        let texts: Vec<_> = rules.iter().map(|rule| RuleText::new(*rule)).collect();
+        let rules = compile(&texts).unwrap().rules;
+        let spec = Spec {
+            rules: rules
+                .iter()
+                .map(|rule| (lower(rule).unwrap(), vec![CALL]))
+                .collect(),
+            seed: 7,
+            dry_run,
+        };
+        let decider = Decider::new(Arc::new(Memory::anonymous().unwrap()), &spec);
+        decider.memory.arm(monotonic_ns(), u64::MAX);
+        decider
+    }
+
+    fn thread(tgid: u32, tid: u32) -> impl FnOnce() -> Option<Caller> {
+        move || {
+            Some(Caller {
+                tgid,
+                tid,
+                process_start: 1,
+                thread_start: 1,
+            })
+        }
+    }
+
+    fn fates(decider: &Decider, calls: usize) -> Vec<Fate> {
+        (0..calls)
+            .map(|_| {
+                decider
+                    .decide(CALL, || panic!("no rule asks who calls"))
+                    .fate
+            })
+            .collect()
+    }
+
+    #[test]
+    fn calls_are_decided_by_their_number() {
+        let (runs, fails) = (Fate::Runs, Fate::Gets(-5));
+        let decider = decider(&["fsync=EIO@2+2,max:2"], false);
+        assert_eq!(
+            fates(&decider, 7),
+            [runs, fails, runs, fails, runs, runs, runs]
+        );
+        let other = CallSlot {
+            compat: true,
+            ..CALL
+        };
+        assert_eq!(decider.decide(other, || None), Decided::PASSES);
+        assert_eq!(decider.memory.report(1).rules[0].matched, 7);
+    }
+
+    #[test]
+    fn of_several_results_the_first_decides_and_the_other_is_shadowed() {
+        let decider = decider(&["fsync=EIO@2", "fsync=2*EPERM->off"], false);
+        let seen = [Fate::Gets(-1), Fate::Gets(-5), Fate::Gets(-1), Fate::Runs];
+        assert_eq!(
+            fates(&decider, 4),
+            seen,
+            "a result that lost uses up nothing"
+        );
+        assert_eq!(decider.memory.report(2).rules[1].shadowed, 1);
+    }
+
+    #[test]
+    fn scopes_count_for_themselves() {
+        for (rule, fired) in [
+            ("fsync=EIO@2,per:thread", [false, false, false, true]),
+            ("fsync=EIO@2,per:process", [false, true, false, false]),
+        ] {
+            let decider = decider(&[rule], false);
+            let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
+            let seen = callers
+                .map(|(tgid, tid)| decider.decide(CALL, thread(tgid, tid)).fate == Fate::Gets(-5));
+            assert_eq!(seen, fired, "{rule}");
+            assert_eq!(decider.decide(CALL, || None), Decided::PASSES, "it is gone");
+            assert_eq!(decider.memory.report(1).rules[0].matched, 4);
+        }
+    }
+
+    #[test]
+    fn a_lease_that_lapsed_ends_all_for_good() {
+        let decider = decider(&["fsync=EIO"], false);
+        decider.memory.renew(1);
+        assert_eq!(fates(&decider, 1), [Fate::Runs]);
+        decider.memory.renew(u64::MAX);
+        assert_eq!(fates(&decider, 1), [Fate::Runs]);
+        assert!(decider.memory.report(1).lapsed);
+    }
+
+    #[test]
+    fn a_dry_run_counts_and_fires_nothing() {
+        let decider = decider(&["fsync=kill@2"], true);
+        assert_eq!(fates(&decider, 3), [Fate::Runs; 3]);
+        let report = decider.memory.report(1).rules[0];
+        assert_eq!((report.matched, report.fired), (3, 1));
+    }
+
+    #[test]
+    fn only_what_was_carried_out_has_fired() {
+        let decider = decider(&["fsync=signal:SIGUSR1+EIO@1..2"], false);
+        let call = Event {
+            kind: 0,
+            rule: 0,
+            count: 0,
+            ordinal: 0,
+            mono_ns: 0,
+            tgid: 5,
+            tid: 6,
+            comm: [0; 16],
+            abi: 0,
+            nr: 74,
+            args: [0; 6],
+            actions: 0,
+            signal: 0,
+            value: 0,
+        };
+        for carried_out in [false, true] {
+            let decided = decider.decide(CALL, || None);
+            assert_eq!(decided.firings[0].signal(), Some(10));
+            let record = decider.settle(&decided.firings[0], carried_out, &call);
+            let told = record.map(|event| (event.count, event.value, event.signal, event.tid));
+            assert_eq!(told, carried_out.then_some((2, -5, 10, 6)));
+        }
+        let report = decider.memory.report(1).rules[0];
+        assert_eq!((report.fired, report.lost), (1, 1));
+    }
+}
