@@ -581,6 +581,10 @@ armed = false
             r#"%write(path="/var/lib/\\{x\\},)=EIO@1/**/pg_wal/*")=ENOSPC@100+"#
         );
         assert_eq!(compiled.rules[0].preds.len(), 1);
+        assert_eq!(
+            compiled.rules[1].text,
+            r#"fdatasync(path="/var/lib/\\{x\\},)=EIO@1/a b")=delay:20ms"#
+        );
         assert_eq!((file.rules[0].armed, file.rules[1].armed), (true, false));
         assert_eq!(file.rules[0].arms[0].as_str(), "slow");
     }
@@ -601,6 +605,15 @@ armed = false
             "{}",
             errors.render(false)
         );
+    }
+
+    #[test]
+    fn a_misspelt_variable_gets_an_answer() {
+        let file = read(&GOOD.replace("path=${dir}", "path=${dri}")).unwrap();
+        let errors = compile(&[file.rules[0].text.clone()]).unwrap_err();
+        let shown = errors[0].render(false);
+        assert!(shown.contains("unknown variable `dri`"), "{shown}");
+        assert!(shown.contains("did you mean `dir`?"), "{shown}");
     }
 
     #[test]

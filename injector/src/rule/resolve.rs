@@ -4,6 +4,8 @@
 
 mod check;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,16 +104,6 @@ impl RuleText {
             offset,
             vars: Some(vars),
         }
-    }
-
-    /// The text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The name that its author gave it.
-    pub fn name(&self) -> Option<&RuleName> {
-        self.name.as_ref()
     }
 }
 

@@ -71,6 +71,12 @@ mod tests {
             ),
             ("/a;b/,!/c;/=EIO;x", &["/a;b/,!/c;/=EIO", "x"]),
             ("read(path=/a=EIO;x=EIO", &["read(path=/a=EIO", "x=EIO"]),
+            ("fsync, /a;b/=EIO", &["fsync, /a;b/=EIO"]),
+            // A regular expression stands where a call's name could.
+            ("fsync/a;b/=EIO", &["fsync/a", "b/=EIO"]),
+            ("fsync=EIO@3,/a;b/", &["fsync=EIO@3,/a", "b/"]),
+            ("fsync=EIO(a;b)", &["fsync=EIO(a", "b)"]),
+            ("fsync==EIO(a;b)", &["fsync==EIO(a", "b)"]),
         ] {
             assert_eq!(split(text), rules, "{text}");
         }

@@ -1,7 +1,7 @@
 //! The language as a whole: what is printed reads back, what is read prints the same, nothing
 //! panics, and spaces do not matter.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use proptest::prelude::*;
 
@@ -10,7 +10,8 @@ use super::{
     ast::{Action, HOLD_DEFAULT},
     compile,
     generate::{glob, rule},
-    parse, split,
+    key, parse, parse_duration as duration, split,
+    warning::{RuleWarning, Warning},
 };
 use crate::syscall::Errno;
 
@@ -279,4 +280,90 @@ fn the_sum_of_mistakes_is_one_line() {
     let said = |text: &str| compile(&[RuleText::new(text)]).unwrap_err()[0].to_string();
     assert_eq!(said("fsync=EOI"), "the rule `fsync=EOI` has a mistake");
     assert_eq!(said("fsycn=EOI"), "the rule `fsycn=EOI` has 2 mistakes");
+}
+
+#[test]
+fn a_rule_is_shadowed_by_one_that_decides_every_call_of_its() {
+    let warned = |earlier: &str, later: &str| {
+        let compiled = compile(&[RuleText::new(earlier), RuleText::new(later)]).unwrap();
+        let is_shadowed = |warning: &RuleWarning| matches!(warning.kind, Warning::Shadowed(..));
+        compiled.warnings.iter().any(is_shadowed)
+    };
+    for earlier in [
+        "fsync=EIO",
+        "fsync=kill",
+        "fsync=EIO@100%",
+        "fsync=EIO@1+",
+        "fsync=EIO@per:thread",
+        "fsync,fdatasync=EIO",
+    ] {
+        assert!(warned(earlier, "fsync=ENOSPC"), "{earlier}");
+    }
+    for earlier in [
+        "fsync=EIO@2+",
+        "fsync=EIO@1..9",
+        "fsync=EIO@50%",
+        "fsync=EIO@max:3",
+        "fsync=EIO@start:1s",
+        "fsync=EIO@for:1s",
+        "fsync(fd=3)=EIO",
+        "fsync=2*EIO",
+        "fsync=EIO->off",
+        "fsync=signal:SIGKILL",
+        "fsync=after:EIO",
+        "fdatasync=EIO",
+    ] {
+        assert!(!warned(earlier, "fsync=ENOSPC"), "{earlier}");
+    }
+    // Not only results.
+    assert!(!warned("fsync=EIO", "fsync=signal:SIGKILL"));
+    assert!(!warned("fsync=EIO", "fsync=signal:SIGKILL+ENOSPC"));
+    assert!(!warned("fsync=EIO", "fsync,fdatasync=ENOSPC"));
+}
+
+#[test]
+fn rules_without_a_name_are_told_apart_by_text_and_occurrence() {
+    let texts = ["fsync=EIO", "read=EIO", "fsync = EIO", "fsync=EIO"].map(RuleText::new);
+    let keys: Vec<u64> = compile(&texts)
+        .unwrap()
+        .rules
+        .iter()
+        .map(|rule| rule.key)
+        .collect();
+    let of = key::of_text;
+    let fsync = |occurrence| of("fsync=EIO", occurrence);
+    assert_eq!(keys, [fsync(0), of("read=EIO", 0), fsync(1), fsync(2)]);
+}
+
+/// A part that cannot be read leads to no second mistake about what it would have said.
+#[test]
+fn one_mistake_is_one_mistake() {
+    for text in [
+        "!futex=EINTR@x",
+        "!futex,fsync@16=EIO",
+        "fsync@16",
+        "fsync(fd=x)",
+        "fsync(fd=x,arg4=3)=EIO",
+        "fsycn(arg4=3)=EIO",
+        "fsync=signal:SIGUSR1->EOI",
+        "fsync=signal:SIGUSR1@x",
+        "fsync=short:50%->EOI",
+        "fsync,write@16(arg3=3)=EIO",
+    ] {
+        let errors = compile(&[RuleText::new(text)]).unwrap_err();
+        assert_eq!(
+            errors[0].errors().len(),
+            1,
+            "{text}: {}",
+            errors[0].render(false)
+        );
+    }
+}
+
+#[test]
+fn durations_of_options_are_read_as_those_of_rules() {
+    assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+    assert_eq!(duration("1500us"), Ok(Duration::from_micros(1500)));
+    let error = duration("30").unwrap_err();
+    assert!(error.contains("30s"), "{error}");
 }

@@ -87,7 +87,7 @@ const KEYS: &[&str] = &[
 /// `inject=fsync:error=EIO:when=3`, with or without its first word.
 fn strace(rule: Piece<'_>) -> Option<CallError> {
     let mut rest = rule;
-    for word in ["-e", "strace"] {
+    for word in ["strace", "-e"] {
         rest = rest.strip_prefix(word).map_or(rest, Piece::trim);
     }
     let head = ["--inject=", "--fault=", "inject=", "fault="]
@@ -322,7 +322,8 @@ fn call_like(piece: Piece<'_>, open: &str) -> Option<ActionError> {
         .trim_start_matches(|c: char| !c.is_ascii_alphabetic())
         .to_lowercase();
     let meant = match word.as_str() {
-        "return" | "ret" | "override" | "error" | "fail" | "errno" => result_of(argument),
+        "return" | "ret" | "override" => result_of(argument),
+        "error" | "fail" | "errno" => result_of(argument).map(|meant| errno_if_number(&meant)),
         "sleep" | "delay" => fail_point_time(argument).map(|time| format!("delay:{time}")),
         "signal" | "raise" => strace_action("signal", argument),
         "panic" | "kill" | "exit" => Some("kill".to_owned()),
@@ -438,7 +439,9 @@ fn key_value(piece: Piece<'_>, key: Piece<'_>, value: Piece<'_>) -> ActionError 
         return ActionError::StraceAction(piece.span(), piece.text.to_owned(), help);
     }
     let meant = match key.text {
-        "errno" | "err" => result_of(value.text).unwrap_or_else(|| "EIO".to_owned()),
+        "errno" | "err" => {
+            result_of(value.text).map_or_else(|| "EIO".to_owned(), |meant| errno_if_number(&meant))
+        }
         "return" | "result" => result_of(value.text).unwrap_or_else(|| "ret:0".to_owned()),
         "" => value.text.to_owned(),
         key => format!("{key}:{}", value.text),
