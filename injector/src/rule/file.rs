@@ -617,6 +617,14 @@ armed = false
     }
 
     #[test]
+    fn what_to_write_instead_is_told_of_rules_in_files_too() {
+        let file = read("[[rule]]\nname = 'x'\nrule = 'fsync=EIO:3'\n").unwrap();
+        let errors = compile(&[file.rules[0].text.clone()]).unwrap_err();
+        let shown = errors[0].render(false);
+        assert!(shown.contains("`fsync=EIO@3`"), "{shown}");
+    }
+
+    #[test]
     fn a_rule_past_its_day_is_warned_of() {
         let file = read(GOOD).unwrap();
         assert!(file.expired(Date::new(2027, 6, 30).unwrap()).is_empty());

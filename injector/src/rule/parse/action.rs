@@ -474,15 +474,14 @@ fn unknown_errno(piece: Piece<'_>, text: &str) -> ActionError {
     if internal_errno(text) {
         return ActionError::InternalErrno(piece.span());
     }
+    // Those that are not near in letters.
     let meant = match text {
-        "ETIMEOUT" | "ETIME_OUT" | "ETIMEDOUT_" => Some("ETIMEDOUT"),
-        "EDISKFULL" | "ENOSPACE" | "EFULL" => Some("ENOSPC"),
-        "EACCESS" => Some("EACCES"),
+        "EDISKFULL" | "EFULL" => Some("ENOSPC"),
         "EQUOTA" => Some("EDQUOT"),
         "EFAIL" | "EERROR" | "EIOERROR" => Some("EIO"),
         "EINTERRUPTED" | "EINTERRUPT" => Some("EINTR"),
         "ENOTFOUND" => Some("ENOENT"),
-        "ECONNREFUSE" | "EREFUSED" => Some("ECONNREFUSED"),
+        "EREFUSED" => Some("ECONNREFUSED"),
         "ERESET" => Some("ECONNRESET"),
         "EOOM" => Some("ENOMEM"),
         "EREADONLY" => Some("EROFS"),

@@ -126,8 +126,7 @@ fn numeric(piece: Piece<'_>) -> Read<Condition> {
         return Err(WhenError::NoStart(piece.span(), end.to_owned()).into());
     }
     if let Some(rest) = text.strip_prefix('-') {
-        let digits = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
-        let help = if digits {
+        let help = if is_digits(rest) {
             Some(format!("for the first {rest} calls, write `1..{rest}`"))
         } else {
             None
@@ -135,12 +134,11 @@ fn numeric(piece: Piece<'_>) -> Read<Condition> {
         return Err(WhenError::NegativeCount(piece.span(), help).into());
     }
     if let Some(rest) = text.strip_prefix('+') {
-        let meant = if rest.is_empty() {
-            "1+".to_owned()
+        let help = if is_digits(rest) {
+            format!("one call in {rest} is `{rest}+{rest}`, all from number {rest} on `{rest}+`")
         } else {
-            format!("{rest}+{rest}")
+            "a count stands before the `+`: `3+` is all calls from the third on".to_owned()
         };
-        let help = format!("every {rest}th call is `{meant}`, all from the {rest}th on `{rest}+`");
         return Err(WhenError::Unknown(piece.span(), text.to_owned(), Some(help)).into());
     }
     let (first, rest) = piece.take_while(|c| c.is_ascii_digit());
@@ -172,8 +170,7 @@ fn numeric(piece: Piece<'_>) -> Read<Condition> {
     }
     for wrong in ["..=", "...", "-", "~", ":", "to"] {
         if let Some(last) = rest.strip_prefix(wrong)
-            && !last.is_empty()
-            && last.text.bytes().all(|b| b.is_ascii_digit())
+            && is_digits(last.text)
         {
             let meant = format!("{}..{}", first.text, last.text);
             return Err(WhenError::WrongRange(piece.span(), meant).into());
@@ -236,7 +233,7 @@ fn count_number(piece: Piece<'_>) -> Read<NonZeroU64> {
 }
 
 fn step_number(step: Piece<'_>, piece: Piece<'_>) -> Read<NonZeroU64> {
-    if !step.text.bytes().all(|b| b.is_ascii_digit()) || step.is_empty() {
+    if !is_digits(step.text) {
         return Err(WhenError::Unknown(piece.span(), piece.text.to_owned(), None).into());
     }
     let number: u64 = step
@@ -246,11 +243,14 @@ fn step_number(step: Piece<'_>, piece: Piece<'_>) -> Read<NonZeroU64> {
     NonZeroU64::new(number).ok_or_else(|| WhenError::ZeroStep(step.span()).into())
 }
 
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// `0.1`, `1/10`, `1in10`.
 fn fraction(piece: Piece<'_>, first: &str, rest: &str) -> Option<WhenError> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if let Some(decimals) = rest.strip_prefix('.')
-        && digits(decimals)
+        && is_digits(decimals)
     {
         let share: f64 = piece.text.parse().ok()?;
         let percent = plain_percent(if share < 1.0 { share * 100.0 } else { share })?;
@@ -260,14 +260,18 @@ fn fraction(piece: Piece<'_>, first: &str, rest: &str) -> Option<WhenError> {
         ));
     }
     let divisor = rest.strip_prefix('/').or_else(|| rest.strip_prefix("in"))?;
-    if !digits(divisor) || !digits(first) {
+    if !is_digits(divisor) || !is_digits(first) {
         return None;
     }
     let (of, number): (f64, f64) = (first.parse().ok()?, divisor.parse().ok()?);
-    let steady = format!("`{divisor}+{divisor}` is every {divisor}th call");
     let help = match plain_percent(of / number * 100.0) {
-        Some(percent) => format!("write `{percent}`; {steady}, without chance"),
-        None => steady,
+        Some(percent) if first == "1" => {
+            format!(
+                "write `{percent}`; `{divisor}+{divisor}` is one call in {divisor} without chance"
+            )
+        }
+        Some(percent) => format!("write `{percent}`"),
+        None => "it is above 0% and at most 100%".to_owned(),
     };
     Some(WhenError::Fraction(piece.span(), help))
 }
@@ -354,7 +358,7 @@ fn unknown(piece: Piece<'_>, key: Piece<'_>, raw: Piece<'_>) -> RuleError {
     let other =
         |meant: String| WhenError::OtherWord(piece.span(), key.text.to_owned(), meant).into();
     let n = raw.text;
-    let number = !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    let number = is_digits(n);
     let timed = value::duration(n, raw.span()).is_ok();
     let example = |fallback: &str| {
         if n.is_empty() {
