@@ -618,10 +618,16 @@ armed = false
 
     #[test]
     fn what_to_write_instead_is_told_of_rules_in_files_too() {
-        let file = read("[[rule]]\nname = 'x'\nrule = 'fsync=EIO:3'\n").unwrap();
-        let errors = compile(&[file.rules[0].text.clone()]).unwrap_err();
-        let shown = errors[0].render(false);
-        assert!(shown.contains("`fsync=EIO@3`"), "{shown}");
+        for (rule, meant) in [
+            ("fsync=EIO:3", "`fsync=EIO@3`"),
+            ("read(fd=3):EIO", "`read(fd=3)=EIO`"),
+            ("fsync@3=EIO", "`fsync=EIO@3`"),
+        ] {
+            let file = read(&format!("[[rule]]\nname = 'x'\nrule = '{rule}'\n")).unwrap();
+            let errors = compile(&[file.rules[0].text.clone()]).unwrap_err();
+            let shown = errors[0].render(false);
+            assert!(shown.contains(meant), "{shown}");
+        }
     }
 
     #[test]

@@ -477,7 +477,6 @@ fn unknown_errno(piece: Piece<'_>, text: &str) -> ActionError {
     // Those that are not near in letters.
     let meant = match text {
         "EDISKFULL" | "EFULL" => Some("ENOSPC"),
-        "EQUOTA" => Some("EDQUOT"),
         "EFAIL" | "EERROR" | "EIOERROR" => Some("EIO"),
         "EINTERRUPTED" | "EINTERRUPT" => Some("EINTR"),
         "ENOTFOUND" => Some("ENOENT"),

@@ -190,6 +190,17 @@ fn names_that_mean_less_than_they_seem_to() {
 }
 
 #[test]
+fn what_looks_like_a_mistake_and_is_none() {
+    check(&[
+        ("0=EIO", &[]),
+        ("74=EIO", &[]),
+        ("fsync(path=a and path)=EIO", &[]),
+        ("fsync(path=a and x=3)=EIO", &[]),
+        ("/^fsync\\/*$/=EIO", &[]),
+    ]);
+}
+
+#[test]
 fn sets_leave_out_what_cannot_be_replaced() {
     check(&[
         ("/^(exit|fsync)$/=EIO", &["dropped /^(exit|fsync)$/"]),
