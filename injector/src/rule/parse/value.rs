@@ -149,16 +149,15 @@ pub(super) fn duration(text: &str, span: Span) -> Result<Duration, ValueError> {
     let mut total = whole.checked_mul(*nanos).ok_or_else(too_long)?;
     let decimals = decimals.trim_end_matches('0');
     if !decimals.is_empty() {
-        // The largest unit, 3.6e12 ns, is divisible by 2^14 at most: no more decimals can be exact.
-        let digits = u32::try_from(decimals.len()).unwrap_or(u32::MAX);
-        let scale = 10u128.checked_pow(digits.min(20)).unwrap_or(u128::MAX);
-        let parts: u128 = decimals.parse().map_err(|_| ValueError::TooPrecise(span))?;
-        if digits > 14 || !(parts * nanos).is_multiple_of(scale) {
-            return Err(ValueError::TooPrecise(span));
+        let too_precise = || ValueError::TooPrecise(span);
+        let digits = u32::try_from(decimals.len()).map_err(|_| too_precise())?;
+        let scale = 10u128.checked_pow(digits).ok_or_else(too_precise)?;
+        let parts: u128 = decimals.parse().map_err(|_| too_precise())?;
+        let scaled = parts.checked_mul(*nanos).ok_or_else(too_precise)?;
+        if !scaled.is_multiple_of(scale) {
+            return Err(too_precise());
         }
-        total = total
-            .checked_add(parts * nanos / scale)
-            .ok_or_else(too_long)?;
+        total = total.checked_add(scaled / scale).ok_or_else(too_long)?;
     }
     let nanos = i64::try_from(total).map_err(|_| too_long())?;
     match u64::try_from(nanos).map_err(|_| too_long())? {
@@ -176,10 +175,10 @@ pub(super) fn duration_range(
         let one = duration(text, piece.span())?;
         return Ok((one, one));
     };
-    // Fine spans where no variable changed the text.
+    // A variable may hold both.
     let (first_span, last_span) = match piece.split_once("..") {
-        Some((a, b)) if piece.text == text => (a.trim().span(), b.trim().span()),
-        _ => (piece.span(), piece.span()),
+        Some((a, b)) => (a.trim().span(), b.trim().span()),
+        None => (piece.span(), piece.span()),
     };
     let last = duration(last, last_span)?;
     let first = match duration(first, first_span) {
@@ -387,6 +386,8 @@ mod tests {
             ("4k", 4096),
             ("1M", 1 << 20),
             ("2G", 2 << 30),
+            ("3T", 3 << 40),
+            ("0X1f", 31),
         ] {
             assert_eq!(number(text, span(), true), Ok(value), "{text}");
         }

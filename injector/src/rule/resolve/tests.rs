@@ -195,6 +195,8 @@ fn what_looks_like_a_mistake_and_is_none() {
         ("0=EIO", &[]),
         ("74=EIO", &[]),
         ("fsync(path=a and path)=EIO", &[]),
+        ("connect(peer=[::1])=EIO", &[]),
+        ("fsync=EIO@for:0.00000000025h", &[]),
         ("fsync(path=a and x=3)=EIO", &[]),
         ("/^fsync\\/*$/=EIO", &[]),
     ]);
