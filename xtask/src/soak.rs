@@ -124,6 +124,8 @@ fn mutants(subject: &Subject) -> anyhow::Result<Done> {
     let mut command = Command::new(test::cargo());
     command
         .current_dir(repo::root())
+        // What property tests draw is the same each time, so that a run can be repeated.
+        .env("PROPTEST_RNG_SEED", "1")
         .args(["mutants", "--package", subject.package, "--no-shuffle"])
         .args(["--timeout", TIMEOUT, "--jobs", JOBS, "--annotations=none"])
         .args(["--profile", "mutants", "--test-tool", "nextest"])
