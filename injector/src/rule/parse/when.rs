@@ -99,10 +99,9 @@ fn condition(piece: Piece<'_>, vars: Vars<'_>) -> Read<Condition> {
         let joined: String = piece.text.split_whitespace().collect();
         // `3 max:2` is two conditions; `3 +` is one with a space in it.
         let words: Vec<&str> = piece.text.split_whitespace().collect();
-        let several = words.len() > 1
-            && words
-                .iter()
-                .all(|w| condition(Piece::new(w, 0), vars).is_ok());
+        let several = words
+            .iter()
+            .all(|w| condition(Piece::new(w, 0), vars).is_ok());
         let meant = if several { words.join(",") } else { joined };
         return Err(WhenError::Space(at.span(), meant).into());
     }
@@ -260,7 +259,7 @@ fn fraction(piece: Piece<'_>, first: &str, rest: &str) -> Option<WhenError> {
         ));
     }
     let divisor = rest.strip_prefix('/').or_else(|| rest.strip_prefix("in"))?;
-    if !is_digits(divisor) || !is_digits(first) {
+    if !is_digits(divisor) {
         return None;
     }
     let (of, number): (f64, f64) = (first.parse().ok()?, divisor.parse().ok()?);

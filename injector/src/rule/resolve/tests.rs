@@ -196,6 +196,8 @@ fn what_looks_like_a_mistake_and_is_none() {
         ("74=EIO", &[]),
         ("fsync(path=a and path)=EIO", &[]),
         ("connect(peer=[::1])=EIO", &[]),
+        ("fsync=EIO@3..3", &[]),
+        ("fsync=EIO@3..3+2", &[]),
         ("fsync=EIO@for:0.00000000025h", &[]),
         ("fsync(path=a and x=3)=EIO", &[]),
         ("/^fsync\\/*$/=EIO", &[]),
