@@ -407,7 +407,6 @@ fn unknown(piece: Piece<'_>, key: Piece<'_>, raw: Piece<'_>) -> RuleError {
             return other(percent.unwrap_or_else(|| "10%".to_owned()));
         }
         "duration" | "during" | "timeout" => return other(format!("for:{}", example("30s"))),
-        "delay" if timed && raw.text.is_empty() => {}
         "thread" | "process" | "rule" => return other(format!("per:{}", key.text)),
         "scope" | "by" => return other(format!("per:{}", example("process"))),
         "when" => return other(example("3")),
