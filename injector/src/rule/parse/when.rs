@@ -398,7 +398,7 @@ fn unknown(piece: Piece<'_>, key: Piece<'_>, raw: Piece<'_>) -> RuleError {
         }
         "p" | "prob" | "probability" | "rate" | "chance" | "percent" => {
             let percent = match n.parse::<f64>() {
-                Ok(share) if share < 1.0 => plain_percent(share * 100.0),
+                Ok(share) if share <= 1.0 => plain_percent(share * 100.0),
                 Ok(share) => plain_percent(share),
                 Err(_) => value::percent(n, raw.span())
                     .ok()
