@@ -97,6 +97,7 @@ fn rules_that_can_never_act() {
         ("fsync(fd=3)=EIO", &[]),
         ("getpid(peer=127.0.0.1)=EIO", &["never peer=127.0.0.1"]),
         ("sendto(peer=127.0.0.1)=EIO", &[]),
+        ("read(peer=127.0.0.1)=EIO", &[]),
         ("getpid(comm=a)=EIO", &[]),
     ]);
 }
