@@ -12,7 +12,7 @@ use std::{
     fs,
     io::{PipeReader, Read as _},
     os::fd::AsRawFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -74,6 +74,15 @@ impl Finject {
         Self {
             command: finject::<&str>([]),
         }
+    }
+
+    /// Another finject than the one of the virtual machine, without any argument. Whoever runs the
+    /// tests may have signals ignored, as nohup(1) has; finject would leave them so.
+    pub fn of(program: &Path) -> Self {
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(program);
+        quiet_environment(&mut command);
+        Self { command }
     }
 
     /// Without any argument, on the first processor; for victims that call while it arms or heals.

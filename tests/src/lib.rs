@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod child;
+pub mod conformance;
 pub mod errno;
 pub mod finject;
 pub mod guest;

@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, process::Command, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
     child::{Child, Ended, PATIENCE},
     programs,
@@ -114,6 +116,29 @@ impl Victim {
     /// process that this knows is the launcher.
     pub fn launched(launcher: &mut Command, arguments: &[&str]) -> Self {
         Self::ready(launcher.arg(programs::VICTIM).args(arguments), false)
+    }
+
+    /// The same; the launcher names the program too.
+    pub fn launched_by(launcher: &mut Command, arguments: &[&str]) -> Self {
+        Self::ready(launcher.args(arguments), false)
+    }
+
+    /// One of the programs, started with these arguments.
+    pub fn of(program: &str, arguments: &[&str]) -> Self {
+        Self::start(program, arguments, false)
+    }
+
+    /// The process that calls: of a launched one, the one that its first line names.
+    pub fn worker(&self) -> u32 {
+        let lines = self.child.stdout_now();
+        let pid = lines.iter().find_map(|line| line.strip_prefix("ready ")?.parse().ok());
+        pid.unwrap()
+    }
+
+    /// Sends a signal to the process that calls.
+    pub fn signal_worker(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.worker().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// The same of a 32-bit program, where there is one ([`programs::VICTIM32`]).

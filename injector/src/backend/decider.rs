@@ -13,7 +13,10 @@ use injector_common::{
     Call, Counter, Decision, Event, EventKind, RunState, Scope, WireRule, WireStep, decide,
 };
 
+use super::BackendError;
 use super::memory::{CallSlot, Cell, Memory};
+use crate::plan::Plan;
+use crate::rule::lower::lower;
 use crate::sys::time::monotonic_ns;
 
 /// Who calls.
@@ -110,6 +113,23 @@ pub struct Spec {
     pub dry_run: bool,
 }
 
+impl Spec {
+    /// What a plan asks for. Whoever admitted it has lowered its rules before.
+    pub(super) fn of(plan: &Plan) -> Result<Self, BackendError> {
+        let mut rules = Vec::new();
+        for rule in &plan.rules {
+            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
+            let calls = rule.calls.iter().copied().map(CallSlot::from).collect();
+            rules.push((wire, calls));
+        }
+        Ok(Self {
+            rules,
+            seed: plan.seed,
+            dry_run: plan.dry_run,
+        })
+    }
+}
+
 /// The decider. Calls of several threads may be decided at once.
 #[derive(Debug)]
 pub struct Decider {
@@ -142,6 +162,13 @@ impl Decider {
             dry_run: spec.dry_run,
             scopes: Mutex::default(),
         }
+    }
+
+    /// Whether a rule names the call.
+    pub fn names(&self, call: CallSlot) -> bool {
+        self.calls
+            .get(call.index())
+            .is_some_and(|rules| *rules != 0)
     }
 
     /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
@@ -314,7 +341,7 @@ impl Decider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::{RuleText, compile, lower::lower};
+    use crate::rule::{RuleText, compile};
 
     const CALL: CallSlot = CallSlot {
         compat: false,

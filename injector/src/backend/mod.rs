@@ -4,8 +4,12 @@
 pub mod choose;
 pub mod decider;
 pub mod ebpf;
+mod gate;
+mod launching;
 pub mod memory;
 pub mod notify;
+pub mod ptrace;
+mod recorder;
 pub mod report;
 mod support;
 pub mod unsupported;
@@ -28,6 +32,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::ebpf::Ebpf {}
     impl Sealed for super::notify::Notify {}
+    impl Sealed for super::ptrace::Ptrace {}
 }
 
 /// A backend that did not do what it was asked.
@@ -70,6 +75,9 @@ pub enum BackendError {
     /// The command was not started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A target cannot be traced.
+    #[error(transparent)]
+    Trace(#[from] ptrace::TraceError),
     /// A call.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -122,6 +130,7 @@ impl BackendError {
                 }
                 .into(),
             ],
+            Self::Trace(error) => vec![error.help()],
             Self::TargetGone(_) => vec!["start the program again, and give its new number".into()],
             _ => vec!["finject doctor tells what this machine has and lacks".into()],
         }
@@ -135,6 +144,7 @@ impl BackendError {
                 | Self::Collision { .. }
                 | Self::NoSuchStub { .. }
                 | Self::Launch(LaunchError::Filter(_))
+                | Self::Trace(_)
         )
     }
 }

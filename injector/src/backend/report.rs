@@ -3,6 +3,8 @@
 /// What was attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookReport {
+    /// The backend's name.
+    pub backend: &'static str,
     /// Kernel functions hooked, each address once; or calls that come to finject.
     pub functions: usize,
     /// The kernel's mechanism.

@@ -36,6 +36,20 @@ pub enum Unsupported {
         /// Why not.
         why: Why,
     },
+    /// Targets that run already.
+    #[error("the {backend} backend launches commands, and cannot attach to a process that runs")]
+    Attaching {
+        /// The backend.
+        backend: &'static str,
+    },
+    /// A command to launch.
+    #[error(
+        "the {backend} backend attaches to processes that run, and does not launch commands yet"
+    )]
+    Launching {
+        /// The backend.
+        backend: &'static str,
+    },
     /// Too many rules.
     #[error("{number} rules are more than the {backend} backend takes at once")]
     TooManyRules {
@@ -94,6 +108,12 @@ impl Unsupported {
                                      version does not have yet"
                     .into(),
             },
+            Self::Attaching { .. } => {
+                "use --backend ebpf or --backend ptrace, or launch the program: \
+                                        finject --rule RULE -- COMMAND"
+                    .into()
+            }
+            Self::Launching { .. } => "use --backend notify or --backend ptrace".into(),
             Self::TooManyRules { limit, .. } => {
                 format!("at most {limit}: join calls with commas, or split the run")
             }

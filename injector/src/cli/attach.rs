@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::live::Live;
 use super::rules::{self, Complained, Rules};
 use super::{chain, complain, print_err, print_out};
+use crate::backend::choose::{Choice, NotChosen};
 use crate::history::Writer;
 use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
@@ -27,6 +28,20 @@ enum ArmAt {
     Entry,
     /// With its exec.
     Exec,
+}
+
+/// A backend, as the user names it.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wanted {
+    /// The cheapest that can do the whole plan.
+    #[default]
+    Auto,
+    /// Faults decided and injected inside the kernel.
+    Ebpf,
+    /// seccomp's user notification, for commands that finject launches.
+    Notify,
+    /// Tracing.
+    Ptrace,
 }
 
 /// What every use of a plan has in common.
@@ -55,6 +70,10 @@ pub struct Common {
     /// Heal after this time, such as 30s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
+
+    /// What carries the faults out; auto takes the cheapest that can do the whole plan
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    backend: Wanted,
 
     /// The seed of random choices; a run prints its own
     #[arg(long, value_name = "N")]
@@ -135,6 +154,16 @@ impl From<NoPlan> for Exit {
 }
 
 impl Common {
+    /// The backend that the user names.
+    pub fn backend(&self) -> Option<Choice> {
+        match self.backend {
+            Wanted::Auto => None,
+            Wanted::Ebpf => Some(Choice::Ebpf),
+            Wanted::Notify => Some(Choice::Notify),
+            Wanted::Ptrace => Some(Choice::Ptrace),
+        }
+    }
+
     /// The plan. What is wrong is printed, all of it.
     pub fn plan(&self) -> Result<Plan, NoPlan> {
         let rules = self.rules.read();
@@ -193,13 +222,13 @@ impl Common {
 /// Tells why a session did not run.
 fn explain_failure(error: &SessionError) -> Exit {
     match error {
-        SessionError::Refused(reasons) => {
+        SessionError::NotChosen(NotChosen::Refused(reasons)) => {
             for reason in reasons {
                 complain(&reason.to_string(), &[reason.help()]);
             }
             Exit::Unavailable
         }
-        SessionError::Backend(backend) => {
+        SessionError::Backend(backend) | SessionError::NotChosen(NotChosen::Backend(backend)) => {
             complain(&chain(backend), &backend.help());
             if backend.is_machine() {
                 Exit::Unavailable
@@ -239,7 +268,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         }
     };
     let mut live = Live::new(options.quiet, ready, plan.targets.names().join(", "));
-    let session = match Session::prepare(&plan) {
+    let session = match Session::prepare(&plan, options.common.backend()) {
         Ok(session) => session,
         Err(error) => return Ok(explain_failure(&error)),
     };

@@ -3,7 +3,9 @@
 use super::attach::Common;
 use super::exit::Exit;
 use super::print_out;
+use crate::backend::Unsupported;
 use crate::backend::choose::Choice;
+use crate::plan::Plan;
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -13,13 +15,27 @@ pub struct Options {
     common: Common,
 }
 
+/// What no backend in question carries out, as the best of them says it.
+fn refused(plan: &Plan, wanted: Option<Choice>) -> Vec<Unsupported> {
+    let candidates = wanted.map_or_else(|| Choice::candidates(plan).to_vec(), |one| vec![one]);
+    let mut answers = candidates
+        .into_iter()
+        .map(|choice| choice.admit(plan).err());
+    let first = answers.next().flatten().unwrap_or_default();
+    if answers.any(|answer| answer.is_none()) {
+        Vec::new()
+    } else {
+        first
+    }
+}
+
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let plan = match options.common.plan() {
         Ok(plan) => plan,
         Err(none) => return Ok(none.into()),
     };
-    let refused = Choice::of(&plan).admit(&plan).err().unwrap_or_default();
+    let refused = refused(&plan, options.common.backend());
     if options.common.json {
         let mut json = plan.to_json();
         json["refused"] = refused

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::backend::HookReport;
+use crate::backend::choose::Choice;
 use crate::history::{Kind, Record};
 use crate::session::Observer;
 use crate::text::{counted, escaped};
@@ -83,7 +84,7 @@ fn describe(record: &Record) -> Option<String> {
 }
 
 impl Observer for Live {
-    fn armed(&mut self, hooks: &HookReport) {
+    fn armed(&mut self, hooks: &HookReport, passed_over: &[(Choice, String)]) {
         if !self.quiet {
             let number = hooks.functions as u64;
             let (targets, mechanism) = (&self.targets, &hooks.mechanism);
@@ -99,6 +100,9 @@ impl Observer for Live {
                     counted(tested as u64, "call", "calls"),
                 ),
             });
+            for (choice, why) in passed_over {
+                say(&format!("not by {choice}: {why}"));
+            }
         }
         if let Some(ready) = self.ready.take() {
             let mut ready = std::fs::File::from(ready);

@@ -16,8 +16,8 @@ use injector_common::event::EventKind;
 use self::heartbeat::Heartbeat;
 use self::summary::{Ending, Summary};
 use self::syslog::Syslog;
-use crate::backend::choose::Choice;
-use crate::backend::{Backend, BackendError, HookReport, Leased, Unsupported};
+use crate::backend::choose::{Choice, NotChosen, choose};
+use crate::backend::{Backend, BackendError, HookReport, Leased};
 use crate::history::{Kind, Record, Writer};
 use crate::plan::{Plan, Targets};
 use crate::sys::SysError;
@@ -46,9 +46,9 @@ const FOR_EVER: i32 = -1;
 /// A session that could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The backend does not carry out this plan.
-    #[error("this plan cannot be carried out")]
-    Refused(Vec<Unsupported>),
+    /// No backend carries out this plan.
+    #[error(transparent)]
+    NotChosen(#[from] NotChosen),
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -59,8 +59,8 @@ pub enum SessionError {
 
 /// Who wants to hear of a session while it runs. Called from the session's own thread.
 pub trait Observer {
-    /// Faults are in force.
-    fn armed(&mut self, hooks: &HookReport);
+    /// Faults are in force; `passed_over` are better backends, each with the reason why not.
+    fn armed(&mut self, hooks: &HookReport, passed_over: &[(Choice, String)]);
     /// A record was made.
     fn record(&mut self, record: &Record);
     /// Something that the user should know.
@@ -99,6 +99,8 @@ impl Heard {
 pub struct Session<'p> {
     plan: &'p Plan,
     backend: Box<dyn Backend>,
+    /// Better backends, and why not.
+    passed_over: Vec<(Choice, String)>,
     /// [`None`] before it runs: until then a signal simply ends finject.
     heard: Option<Heard>,
     history: Writer,
@@ -108,16 +110,14 @@ pub struct Session<'p> {
 }
 
 impl<'p> Session<'p> {
-    /// Checks that the plan can be carried out, and makes everything ready. Nothing is attached.
-    /// Before any thread is started.
-    pub fn prepare(plan: &'p Plan) -> Result<Self, SessionError> {
-        let choice = Choice::of(plan);
-        choice.admit(plan).map_err(SessionError::Refused)?;
-        let mut backend = choice.make()?;
-        backend.load(plan)?;
+    /// Checks that the plan can be carried out, and makes everything ready. `wanted` names the backend;
+    /// without it the best that can is taken. Nothing is attached. Before any thread is started.
+    pub fn prepare(plan: &'p Plan, wanted: Option<Choice>) -> Result<Self, SessionError> {
+        let chosen = choose(plan, wanted)?;
         Ok(Self {
             plan,
-            backend,
+            backend: chosen.backend,
+            passed_over: chosen.passed_over,
             heard: None,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
@@ -195,7 +195,7 @@ impl<'p> Session<'p> {
         );
         self.write(Record::new(Kind::Armed, armed_ns, 0), observer);
         self.hand_on(0)?;
-        observer.armed(&hooks);
+        observer.armed(&hooks, &self.passed_over);
         let ending = self.watch(&heartbeat, &*leased, armed_ns, observer)?;
         leased.switch_off();
         Ok((hooks, ending, armed_ns))

@@ -249,6 +249,7 @@ impl Summary {
             "elapsed_ns": self.ended_ns.saturating_sub(self.armed_ns),
             "seed": plan.seed,
             "dry_run": plan.dry_run,
+            "backend": self.hooks.backend,
             "mechanism": self.hooks.mechanism,
             "functions": self.hooks.functions,
             "tested_calls": self.hooks.tested,

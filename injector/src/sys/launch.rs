@@ -1,10 +1,12 @@
-//! Starts a command under a seccomp filter whose listener finject holds. The child makes no call
-//! that the filter could hand over before its execve(2), so that a rule on any call whatever cannot
-//! stop it on its way: the listener reaches finject through the descriptor table, which both share
-//! until the exec, and its number through shared memory.
+//! Starts a command under a seccomp filter that hands calls to finject: to a listener that finject
+//! holds, or to a tracer. The child makes no call that the filter could hand over before its
+//! execve(2), so that a rule on any call whatever cannot stop it on its way: a listener reaches
+//! finject through the descriptor table, which both share until the exec, and its number through
+//! shared memory.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
@@ -73,15 +75,40 @@ pub enum Ended {
 pub struct Command {
     pid: i32,
     handle: OwnedFd,
-    words: Mapping,
+    words: Arc<Mapping>,
     ended: Option<Ended>,
 }
 
+/// Who is handed the calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handover {
+    /// A listener, which the child makes.
+    Listener,
+    /// A tracer, which the child waits for.
+    Tracer,
+}
+
+/// Lets a child go on that waits for its tracer.
+#[derive(Debug)]
+pub struct Latch(Arc<Mapping>);
+
+impl Latch {
+    /// The tracer has attached.
+    pub fn open(&self) {
+        if let Some(word) = self.0.half(TRACED) {
+            word.store(1, Release);
+        }
+    }
+}
+
 // The shared words, by offset.
-/// One more than the listener's number, or an errno with [`REFUSED`]; 0 before.
-const LISTENER: usize = 0;
+/// Once the filter is there one more than the listener's number (1 without a listener), or an errno
+/// with [`REFUSED`]; 0 before.
+const FILTER: usize = 0;
 /// The errno of the exec that failed; 0 before.
 const EXEC: usize = 4;
+/// 1 once the tracer has attached.
+const TRACED: usize = 8;
 const REFUSED: u32 = 1 << 31;
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -101,7 +128,32 @@ impl Command {
         filter: &Filter,
         may_gain: bool,
     ) -> Result<(Self, Listener), LaunchError> {
-        let words = Mapping::anonymous(8)?;
+        let mut command = Self::spawn(image, filter, may_gain, Handover::Listener)?;
+        let number = command.filter()? - 1;
+        // SAFETY: the child has just made it in the table that both share; it is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(number as i32) };
+        Ok((command, Listener::new(fd)))
+    }
+
+    /// Starts it under a filter that hands calls to a tracer: it waits until that opens the latch,
+    /// and then at its execve(2), which the filter has to name. Before any thread is started.
+    pub fn start_traced(
+        image: &Image,
+        filter: &Filter,
+        may_gain: bool,
+    ) -> Result<(Self, Latch), LaunchError> {
+        let command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
+        let latch = Latch(Arc::clone(&command.words));
+        Ok((command, latch))
+    }
+
+    fn spawn(
+        image: &Image,
+        filter: &Filter,
+        may_gain: bool,
+        handover: Handover,
+    ) -> Result<Self, LaunchError> {
+        let words = Arc::new(Mapping::anonymous(12)?);
         // Those that finject was started without are open here, since Rust's runtime opens them.
         for fd in before_main::closed_streams() {
             // SAFETY: no pointers.
@@ -118,42 +170,39 @@ impl Command {
             len: filter.len() as u16,
             filter: filter.as_ptr().cast_mut(),
         };
+        let start = Start {
+            words: &words,
+            path: &image.path,
+            argv: &argv,
+            envp: &envp,
+            script: &script,
+            program: &program,
+            may_gain,
+            handover,
+        };
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
         // SAFETY: as fork(2), with the descriptor table shared; finject has one thread yet, and the
         // child only makes system calls on memory that was made ready before.
         match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
             -1 => Err(SysError::last("clone").into()),
-            0 => {
-                // SAFETY: the child.
-                unsafe {
-                    child(
-                        &words,
-                        &image.path,
-                        &argv,
-                        &envp,
-                        &script,
-                        &program,
-                        may_gain,
-                    )
-                }
-            }
+            // SAFETY: the child.
+            0 => unsafe { start.child() },
             pid => {
                 let pid = pid as i32;
-                let mut command = Self {
+                Ok(Self {
                     pid,
                     handle: pidfd_open(pid.unsigned_abs())?,
                     words,
                     ended: None,
-                };
-                let listener = command.listener()?;
-                Ok((command, listener))
+                })
             }
         }
     }
 
-    fn listener(&mut self) -> Result<Listener, LaunchError> {
+    /// Waits until the child has its filter; the shared word.
+    pub fn filter(&mut self) -> Result<u32, LaunchError> {
         loop {
-            let word = self.word(LISTENER).load(Acquire);
+            let word = self.word(FILTER).load(Acquire);
             if word & REFUSED != 0 {
                 self.wait(true)?;
                 let errno = (word & !REFUSED) as i32;
@@ -162,10 +211,7 @@ impl Command {
                 )));
             }
             if word != 0 {
-                // SAFETY: the child has just made it in the table that both share; it is nobody
-                // else's.
-                let fd = unsafe { OwnedFd::from_raw_fd(word as i32 - 1) };
-                return Ok(Listener::new(fd));
+                return Ok(word);
             }
             if self.wait(false)?.is_some() {
                 let error = std::io::Error::from_raw_os_error(libc::ECHILD);
@@ -240,62 +286,102 @@ impl Drop for Command {
     }
 }
 
-/// The child, up to its exec.
-///
-/// # Safety
-///
-/// In a child that shares its descriptors with finject: nothing is opened or closed here, no memory
-/// allocated.
-unsafe fn child(
-    words: &Mapping,
-    path: &CStr,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-    script: &[*const libc::c_char],
-    program: &libc::sock_fprog,
+/// What the child needs, made ready by its parent.
+struct Start<'a> {
+    words: &'a Mapping,
+    path: &'a CStr,
+    argv: &'a [*const libc::c_char],
+    envp: &'a [*const libc::c_char],
+    script: &'a [*const libc::c_char],
+    program: &'a libc::sock_fprog,
     may_gain: bool,
-) -> ! {
-    // SAFETY: plain system calls; the strings and the filter were made by the parent.
-    unsafe {
-        let tell = |offset, value: u32| {
-            if let Some(word) = words.half(offset) {
-                word.store(value, Release);
+    handover: Handover,
+}
+
+impl Start<'_> {
+    fn tell(&self, offset: usize, value: u32) {
+        if let Some(word) = self.words.half(offset) {
+            word.store(value, Release);
+        }
+    }
+
+    /// Waits for the tracer. finject's death is the child's until then; afterwards the tracer's is.
+    ///
+    /// # Safety
+    ///
+    /// In the child.
+    unsafe fn await_tracer(&self) {
+        // SAFETY: plain system calls.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Where Yama lets only ancestors trace.
+            libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+            while self
+                .words
+                .half(TRACED)
+                .is_some_and(|word| word.load(Acquire) == 0)
+            {
+                libc::sched_yield();
             }
-        };
-        let errno = || (*libc::__errno_location()).unsigned_abs();
-        // Rust's runtime ignores SIGPIPE. What finject handles would do nothing here until the exec;
-        // what it was started to ignore the command ignores too.
-        if !before_main::ignored_sigpipe() {
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::prctl(libc::PR_SET_PTRACER, 0);
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
         }
-        for signal in FORWARDED {
-            if !is_ignored(signal) {
-                libc::signal(signal, libc::SIG_DFL);
+    }
+
+    /// The child, up to its exec.
+    ///
+    /// # Safety
+    ///
+    /// In a child that shares its descriptors with finject: nothing is opened or closed here, no
+    /// memory allocated.
+    unsafe fn child(&self) -> ! {
+        // SAFETY: plain system calls; the strings and the filter were made by the parent.
+        unsafe {
+            let errno = || (*libc::__errno_location()).unsigned_abs();
+            // Rust's runtime ignores SIGPIPE. What finject handles would do nothing here until the
+            // exec; what it was started to ignore the command ignores too.
+            if !before_main::ignored_sigpipe() {
+                libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             }
+            for signal in FORWARDED {
+                if !is_ignored(signal) {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+            }
+            if self.handover == Handover::Tracer {
+                self.await_tracer();
+            }
+            if !self.may_gain && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+                self.tell(FILTER, REFUSED | errno());
+                libc::_exit(127);
+            }
+            let flags = match self.handover {
+                Handover::Listener => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
+                Handover::Tracer => 0,
+            };
+            let given = libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                std::ptr::from_ref(self.program),
+            );
+            if given < 0 {
+                self.tell(FILTER, REFUSED | errno());
+                libc::_exit(127);
+            }
+            self.tell(FILTER, given as u32 + 1);
+            libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
+            let mut failure = errno();
+            if failure == libc::ENOEXEC.unsigned_abs() {
+                libc::execve(
+                    c"/bin/sh".as_ptr(),
+                    self.script.as_ptr(),
+                    self.envp.as_ptr(),
+                );
+                failure = errno();
+            }
+            self.tell(EXEC, failure);
+            libc::_exit(127)
         }
-        if !may_gain && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-            tell(LISTENER, REFUSED | errno());
-            libc::_exit(127);
-        }
-        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV;
-        let fd = libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            flags,
-            std::ptr::from_ref(program),
-        );
-        if fd < 0 {
-            tell(LISTENER, REFUSED | errno());
-            libc::_exit(127);
-        }
-        tell(LISTENER, fd as u32 + 1);
-        libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
-        let mut failure = errno();
-        if failure == libc::ENOEXEC.unsigned_abs() {
-            libc::execve(c"/bin/sh".as_ptr(), script.as_ptr(), envp.as_ptr());
-            failure = errno();
-        }
-        tell(EXEC, failure);
-        libc::_exit(127)
     }
 }

@@ -9,6 +9,7 @@ pub mod launch;
 pub mod mapping;
 pub mod perf;
 pub mod process;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signals;
 pub mod time;

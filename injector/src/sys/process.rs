@@ -1,6 +1,7 @@
 //! Processes: pidfds, capabilities, ids.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::SysError;
 
@@ -25,6 +26,95 @@ pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
 pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut poll = [PollFd::hung_up(fd)];
     matches!(poll_fds(&mut poll, 0), Ok(count) if count > 0)
+}
+
+/// Reads another process's memory; all of `to`.
+pub fn read_memory(pid: u32, address: u64, to: &mut [u8]) -> Result<(), SysError> {
+    let local = libc::iovec {
+        iov_base: to.as_mut_ptr().cast(),
+        iov_len: to.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: to.len(),
+    };
+    // SAFETY: `to` is ours; the kernel checks the other's address.
+    let read =
+        unsafe { libc::process_vm_readv(pid as i32, &raw const local, 1, &raw const remote, 1, 0) };
+    if usize::try_from(read) == Ok(to.len()) {
+        Ok(())
+    } else {
+        Err(SysError::last("process_vm_readv"))
+    }
+}
+
+/// Runs on one processor, and then again on those that were allowed before; [`None`] where that one is
+/// not.
+pub fn on_processor<T>(processor: usize, run: impl FnOnce() -> T) -> Option<T> {
+    // SAFETY: sets of ours, on the stack; processor numbers beyond the set are left out by CPU_SET.
+    unsafe {
+        let mut before: libc::cpu_set_t = std::mem::zeroed();
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        if processor >= 8 * size || libc::sched_getaffinity(0, size, &raw mut before) != 0 {
+            return None;
+        }
+        libc::CPU_SET(processor, &mut one);
+        if libc::sched_setaffinity(0, size, &raw const one) != 0 {
+            return None;
+        }
+        let result = run();
+        libc::sched_setaffinity(0, size, &raw const before);
+        Some(result)
+    }
+}
+
+/// Which of a socket's timeouts (socket(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutOf {
+    /// `SO_RCVTIMEO`.
+    Receiving,
+    /// `SO_SNDTIMEO`.
+    Sending,
+}
+
+/// A timeout of another process's socket; [`None`] where it waits for ever, or is no socket.
+pub fn socket_timeout(pid: u32, fd: i32, timeout: TimeoutOf) -> Result<Option<Duration>, SysError> {
+    let process = pidfd_open(pid)?;
+    // SAFETY: no pointers.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) };
+    let number = i32::try_from(number).unwrap_or(-1);
+    if number < 0 {
+        return Err(SysError::last("pidfd_getfd"));
+    }
+    // SAFETY: the kernel has just given it to us.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let option = match timeout {
+        TimeoutOf::Receiving => libc::SO_RCVTIMEO,
+        TimeoutOf::Sending => libc::SO_SNDTIMEO,
+    };
+    let mut span = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let mut length = size_of_val(&span) as libc::socklen_t;
+    // SAFETY: a value and a length of ours.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut span).cast(),
+            &raw mut length,
+        )
+    };
+    if got != 0 {
+        return Ok(None);
+    }
+    let seconds = u64::try_from(span.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(span.tv_usec).unwrap_or(0);
+    let span = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    Ok((!span.is_zero()).then_some(span))
 }
 
 /// Sends a signal to a process; whether it was sent.

@@ -42,10 +42,23 @@ fn jump(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     }
 }
 
-/// The filter that hands the calls of the numbers given to the listener and lets all others run. Of
-/// those the kernel keeps a bitmap, so that they cost next to nothing however many are named
+/// Whom a filter hands calls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Its listener.
+    Listener,
+    /// The caller's tracer; without one they fail with ENOSYS.
+    Tracer,
+}
+
+/// The filter that hands the calls of the numbers given over and lets all others run. Of those the
+/// kernel keeps a bitmap, so that they cost next to nothing however many are named
 /// (kernel/seccomp.c, `seccomp_cache_check_allow`).
-pub fn filter(native: &[u16], compat: &[u16]) -> Filter {
+pub fn filter(to: To, native: &[u16], compat: &[u16]) -> Filter {
+    let handed_over = match to {
+        To::Listener => libc::SECCOMP_RET_USER_NOTIF,
+        To::Tracer => libc::SECCOMP_RET_TRACE,
+    };
     let load = |offset: usize| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32);
     let answer = |k| statement(libc::BPF_RET | libc::BPF_K, k);
     let mut filter = vec![load(offset_of!(libc::seccomp_data, arch))];
@@ -54,7 +67,7 @@ pub fn filter(native: &[u16], compat: &[u16]) -> Filter {
         let mut part = vec![load(offset_of!(libc::seccomp_data, nr))];
         for nr in numbers {
             part.push(jump(u32::from(*nr), 0, 1));
-            part.push(answer(libc::SECCOMP_RET_USER_NOTIF));
+            part.push(answer(handed_over));
         }
         part.push(answer(libc::SECCOMP_RET_ALLOW));
         filter.push(jump(arch, 1, 0));
@@ -302,7 +315,7 @@ mod tests {
             (vec![], vec![]),
             (many.clone(), many),
         ] {
-            let filter = filter(&native, &compat);
+            let filter = filter(To::Listener, &native, &compat);
             for nr in 0..=u16::try_from(libc::SYS_clone3).unwrap() + 10 {
                 for (arch, numbers) in [(ARCH_X86_64, &native), (ARCH_I386, &compat)] {
                     let expected = if numbers.contains(&nr) {

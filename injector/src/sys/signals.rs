@@ -18,6 +18,39 @@ const NOBODY_LISTENS: i32 = -1;
 /// The descriptor that the handler writes to; -1 before there is one.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 
+/// Ends what a thread waits for in the kernel, so that it looks around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waker {
+    tgid: i32,
+    tid: i32,
+}
+
+extern "C" fn woken(_: libc::c_int) {}
+
+impl Waker {
+    /// For the thread that asks.
+    pub fn of_this_thread() -> Result<Self, SysError> {
+        // SAFETY: a handler that does nothing, installed without SA_RESTART.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = woken as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            if libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) != 0 {
+                return Err(SysError::last("sigaction"));
+            }
+            Ok(Self {
+                tgid: libc::getpid(),
+                tid: libc::gettid(),
+            })
+        }
+    }
+
+    /// Wakes it. A thread that is just about to wait may miss it.
+    pub fn wake(&self) {
+        // SAFETY: no pointers.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.tgid, self.tid, libc::SIGUSR1) };
+    }
+}
+
 /// An eventfd(2) that becomes readable when a signal comes.
 #[derive(Debug)]
 pub struct Signals {

@@ -29,6 +29,8 @@ pub struct Process {
     pub state: char,
     /// Whether it is a thread of the kernel's.
     pub is_kernel_thread: bool,
+    /// The processor that it last ran on.
+    pub processor: usize,
     /// When it started, in hundredths of a second since boot: with the id it tells a process from a
     /// later one with the same id.
     pub start_ticks: u64,
@@ -50,6 +52,7 @@ impl Process {
             comm,
             state: fields.first()?.chars().next()?,
             is_kernel_thread: number(9)? & KERNEL_THREAD != 0,
+            processor: usize::try_from(number(39).unwrap_or(0)).ok()?,
             start_ticks: number(22)?,
         })
     }
@@ -90,10 +93,39 @@ impl Proc {
 
     /// The process that a thread belongs to; a process belongs to itself.
     pub fn group_of(&self, id: Tgid) -> Option<Tgid> {
+        self.status(id, "Tgid:").map(Tgid)
+    }
+
+    /// The threads of a process, by their ids; none where it is gone.
+    pub fn threads_of(&self, id: Tgid) -> Vec<Tgid> {
+        let directory = self.root.join(id.0.to_string()).join("task");
+        let Ok(entries) = fs::read_dir(directory) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .map(Tgid)
+            .collect()
+    }
+
+    /// A number in /proc/PID/status, decimal.
+    fn status(&self, id: Tgid, name: &str) -> Option<u32> {
         let status = fs::read(self.root.join(id.0.to_string()).join("status")).ok()?;
         let status = String::from_utf8_lossy(&status);
-        let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-        Some(Tgid(line.trim().parse().ok()?))
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse().ok()
+    }
+
+    /// The process that traces a thread; [`None`] where nobody does.
+    pub fn tracer_of(&self, id: Tgid) -> Option<Tgid> {
+        let tracer = self.status(id, "TracerPid:")?;
+        (tracer != 0).then_some(Tgid(tracer))
+    }
+
+    /// Whether a thread has a seccomp filter of its own.
+    pub fn has_filter(&self, id: Tgid) -> bool {
+        self.status(id, "Seccomp:") == Some(2)
     }
 
     /// All processes that there are now.

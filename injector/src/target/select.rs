@@ -134,6 +134,7 @@ mod tests {
             comm: "x".into(),
             state: 'S',
             is_kernel_thread: false,
+            processor: 0,
             start_ticks: 1,
         }
     }

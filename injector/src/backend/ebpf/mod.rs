@@ -300,6 +300,7 @@ impl Backend for Ebpf {
             ));
         }
         Ok(HookReport {
+            backend: support::NAME,
             functions: addresses.len(),
             mechanism: kind.to_string(),
             targets: self.report().targets_seen,

@@ -5,7 +5,8 @@ use crate::backend::{Unsupported, support};
 use crate::plan::Plan;
 use crate::rule::ast::{Action, After, Predicate};
 
-pub(super) const NAME: &str = "ebpf";
+/// The backend's name.
+pub const NAME: &str = "ebpf";
 
 /// Why an action is not carried out; [`None`] where it is.
 fn action(action: &Action) -> Option<Why> {

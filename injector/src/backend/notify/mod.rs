@@ -2,17 +2,13 @@
 //! a seccomp filter hands exactly the calls that rules name to a process of finject's, which decides
 //! and answers. All other calls run at full speed. seccomp_unotify(2).
 
-mod gate;
 mod supervisor;
 pub mod support;
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +16,17 @@ use injector_common::{Event, limits::MAX_RULES};
 
 use self::supervisor::{SETTLING, Supervisor};
 use super::decider::{Decider, Spec};
-use super::memory::{CallSlot, Memory};
+use super::launching::{filter_of, gains_nothing, image};
+use super::memory::Memory;
+use super::recorder::Recorder;
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::rule::lower::lower;
 use crate::sys::event_of;
 use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
-use crate::sys::launch::{Command, Image, environment};
+use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
-use crate::sys::seccomp::{Answer, InFlight, Listener, filter};
+use crate::sys::seccomp::{Answer, InFlight, Listener, To};
 use crate::sys::time::monotonic_ns;
-use crate::target::launch::Launch;
 
 /// The backend's name.
 pub const NAME: &str = "notify";
@@ -76,32 +72,6 @@ impl Notify {
     fn running(&mut self) -> Result<&mut Running, BackendError> {
         self.running.as_mut().ok_or(BackendError::NotLoaded)
     }
-}
-
-/// A command as the kernel takes it. No argument that finject was given can hold a NUL.
-fn image(launch: &Launch) -> Image {
-    let string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-    Image {
-        path: string(launch.path.as_os_str().as_bytes()),
-        args: launch
-            .args
-            .iter()
-            .map(|arg| string(arg.as_bytes()))
-            .collect(),
-        env: environment(),
-    }
-}
-
-/// A warning where the command's file would give it more than finject has.
-fn gains_nothing(launch: &Launch) -> Option<String> {
-    let mode = launch.path.metadata().ok()?.permissions().mode();
-    (!is_privileged() && mode & 0o6000 != 0).then(|| {
-        format!(
-            "{} is setuid or setgid, and gains nothing by it here: a filter may stay on such a \
-             program only where finject has CAP_SYS_ADMIN (run finject as root)",
-            launch.path.display()
-        )
-    })
 }
 
 impl Drop for Running {
@@ -151,20 +121,7 @@ impl Running {
 
 impl Backend for Notify {
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        let mut rules = Vec::new();
-        for rule in &plan.rules {
-            // `admit` has lowered it before.
-            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
-            rules.push((
-                wire,
-                rule.calls.iter().copied().map(CallSlot::from).collect(),
-            ));
-        }
-        self.spec = Some(Spec {
-            rules,
-            seed: plan.seed,
-            dry_run: plan.dry_run,
-        });
+        self.spec = Some(Spec::of(plan)?);
         Ok(())
     }
 
@@ -173,18 +130,7 @@ impl Backend for Notify {
         let Targets::Launched(launch) = &plan.targets else {
             return Err(BackendError::NotLoaded);
         };
-        let numbers = |compat: bool| -> Vec<u16> {
-            let named = spec.rules.iter().flat_map(|(_, calls)| calls);
-            let mut numbers: Vec<u16> = named
-                .filter(|call| call.compat == compat)
-                .map(|call| call.nr)
-                .chain(supervisor::execs(compat))
-                .collect();
-            numbers.sort_unstable();
-            numbers.dedup();
-            numbers
-        };
-        let filter = filter(&numbers(false), &numbers(true));
+        let filter = filter_of(spec, To::Listener);
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let in_flight = Arc::new(InFlight::new(workers.clamp(2, 8))?);
         let (command, listener) = Command::start(&image(launch), &filter, is_privileged())?;
@@ -193,11 +139,13 @@ impl Backend for Notify {
         let (events, event_end) = pipe_without_waits()?;
         let (finject_end, alive) = pipe()?;
         let supervisor = Supervisor {
-            decider: Decider::new(Arc::clone(&self.memory), spec),
+            recorder: Recorder::new(
+                Decider::new(Arc::clone(&self.memory), spec),
+                event_end.into(),
+            ),
             memory: Arc::clone(&self.memory),
             listener: Arc::clone(&listener),
             in_flight: Arc::clone(&in_flight),
-            events: event_end.into(),
             finject: finject_end,
             from_exec: launch.from_exec,
             alone: (!plan.follow).then(|| command.pid()),
@@ -221,6 +169,7 @@ impl Backend for Notify {
             taken_over: false,
         });
         Ok(HookReport {
+            backend: NAME,
             functions,
             mechanism: "seccomp notification".into(),
             targets: 1,

@@ -3,20 +3,19 @@
 //! finject, since a filter whose listener is gone makes every call fail; with finject gone, each call
 //! is let run. It ends with the last process that has the filter.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use injector_common::{Event, RunState};
+use injector_common::RunState;
 
-use super::gate::{self, Gate};
-use crate::backend::decider::{Caller, Decided, Decider, Fate};
+use crate::backend::decider::{Caller, Decided, Fate};
+use crate::backend::gate::{self, Gate};
+use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
-use crate::sys::bytes_of;
+use crate::backend::recorder::Recorder;
 use crate::sys::process::{PollFd, poll_fds, send_signal, send_thread_signal};
 use crate::sys::seccomp::{Answer, InFlight, Listener, Notification};
 use crate::target::process::{Proc, Tgid};
@@ -27,23 +26,21 @@ const BEAT_MS: i32 = 100;
 pub(super) const SETTLING: Duration = Duration::from_millis(500);
 /// How long a call that came before arming waits between two looks.
 const IDLE: Duration = Duration::from_micros(200);
-/// execve and execveat, of the native ABI and of the 32-bit one.
-const EXEC: [[u32; 2]; 2] = [[59, 322], [11, 358]];
-
-/// `execve` and `execveat`, which every filter names: after one the loader's calls are told apart.
-pub(super) fn execs(compat: bool) -> [u16; 2] {
-    EXEC[usize::from(compat)].map(|nr| nr as u16)
+/// The call that a filter named, whose numbers are small.
+fn slot_of(call: &Notification) -> CallSlot {
+    CallSlot {
+        compat: call.compat,
+        nr: call.nr as u16,
+    }
 }
 
 /// What the process works with.
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    pub(super) decider: Decider,
+    pub(super) recorder: Recorder,
     pub(super) memory: Arc<Memory>,
     pub(super) listener: Arc<Listener>,
     pub(super) in_flight: Arc<InFlight>,
-    /// Records go here; never waits.
-    pub(super) events: File,
     /// Becomes readable when finject is gone.
     pub(super) finject: OwnedFd,
     /// Calls before the entry point count too.
@@ -68,7 +65,7 @@ impl Supervisor {
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [
             self.listener.fd().as_fd(),
-            self.events.as_fd(),
+            self.recorder.fd(),
             self.finject.as_fd(),
         ]
     }
@@ -148,12 +145,12 @@ impl Work<'_> {
         if !in_force || self.comes_before_the_program(call) || !self.is_target(call.tid) {
             return self.carry_out(slot, call, &Decided::PASSES);
         }
-        let named = CallSlot {
-            compat: call.compat,
-            nr: call.nr as u16,
-        };
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let decided = self.own.decider.decide(named, || self.caller(call.tid));
+        let decided = self
+            .own
+            .recorder
+            .decider
+            .decide(slot_of(call), || self.caller(call.tid));
         if decided.firings.is_empty() {
             drop(order);
             return self.carry_out(slot, call, &decided);
@@ -184,7 +181,7 @@ impl Work<'_> {
 
     /// Whether the call is the loader's, or the exec that starts the command. Takes note of execs.
     fn comes_before_the_program(&self, call: &Notification) -> bool {
-        let is_exec = EXEC[usize::from(call.compat)].contains(&call.nr);
+        let is_exec = is_exec(slot_of(call));
         let is_start = is_exec && !self.started.load(Relaxed) && !self.started.swap(true, AcqRel);
         if self.own.from_exec {
             return is_start;
@@ -211,7 +208,10 @@ impl Work<'_> {
             ..
         } = self.own;
         // Before the answer: then the caller goes on, and may be gone.
-        let event = (!decided.firings.is_empty()).then(|| self.event(call));
+        let facts = (!decided.firings.is_empty()).then(|| {
+            let tgid = self.tgid(call.tid).unwrap_or(call.tid);
+            Recorder::facts(tgid, call.tid, slot_of(call), call.args)
+        });
         let mut sent = Vec::new();
         for firing in &decided.firings {
             sent.push(firing.signal().is_none_or(|signal| {
@@ -236,52 +236,11 @@ impl Work<'_> {
                 killed
             }
         };
-        let Some(facts) = event else {
+        let Some(facts) = facts else {
             return;
         };
         for (firing, sent) in decided.firings.iter().zip(sent) {
-            let settled = self.own.decider.settle(firing, answered && sent, &facts);
-            if let Some(event) = settled
-                && !self.emit(&event)
-            {
-                self.own.decider.dropped(&event);
-            }
-        }
-    }
-
-    fn event(&self, call: &Notification) -> Event {
-        let name = std::fs::read(format!("/proc/{}/comm", call.tid)).unwrap_or_default();
-        let mut comm = [0; 16];
-        for (to, from) in comm.iter_mut().take(15).zip(name) {
-            *to = if from == b'\n' { 0 } else { from };
-        }
-        Event {
-            kind: 0,
-            rule: 0,
-            count: 0,
-            ordinal: 0,
-            mono_ns: 0,
-            tgid: self.tgid(call.tid).unwrap_or(call.tid),
-            tid: call.tid,
-            comm,
-            abi: u32::from(call.compat),
-            nr: call.nr,
-            args: call.args,
-            actions: 0,
-            signal: 0,
-            value: 0,
-        }
-    }
-
-    /// Leaves a record; false where there was no room.
-    fn emit(&self, event: &Event) -> bool {
-        // Whole or not at all: shorter than PIPE_BUF.
-        loop {
-            match (&self.own.events).write(bytes_of(event)) {
-                Ok(_) => return true,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
+            self.own.recorder.settle(firing, answered && sent, &facts);
         }
     }
 }

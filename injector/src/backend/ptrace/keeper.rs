@@ -1,0 +1,36 @@
+//! The process that looks after the tracer: a tracer that hangs would hold every target's threads for
+//! ever, while the death of one lets them go on. It outlives finject, and ends with the tracer.
+
+use std::time::Duration;
+
+use super::pulse::{Phase, Pulse};
+use crate::sys::helper::Helper;
+use crate::sys::process::send_signal;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks without a sign of life after which the tracer is asked to go on: somebody may have stopped
+/// it.
+const STOPPED: u32 = 5;
+/// Looks without a sign of life after which it is killed.
+const HUNG: u32 = 10;
+
+/// Looks after the tracer until it ends.
+pub(super) fn keep(tracer: &Helper, pulse: &Pulse) {
+    let mut last = pulse.beats();
+    let mut silent = 0;
+    while !tracer.has_ended() {
+        tracer.wait_for(LOOK);
+        let beats = pulse.beats();
+        if beats != last || pulse.phase() == Phase::Starting {
+            (last, silent) = (beats, 0);
+            continue;
+        }
+        silent += 1;
+        if silent == STOPPED {
+            send_signal(tracer.pid(), libc::SIGCONT as u32);
+        } else if silent >= HUNG {
+            send_signal(tracer.pid(), libc::SIGKILL as u32);
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The backend for kernels that offer nothing better: a process of finject's traces the targets, and
+//! decides at the entry of each call. Attached, every call of a target stops it twice; launched, a
+//! seccomp filter makes only the calls stop that rules name, and those once. ptrace(2).
+
+mod keeper;
+mod pulse;
+mod sleep;
+pub mod support;
+mod tracer;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use injector_common::{Event, limits::MAX_RULES};
+
+use self::pulse::{Phase, Pulse};
+use self::tracer::{Mode, Tracer};
+use super::decider::{Decider, Spec};
+use super::launching::{filter_of, gains_nothing, image};
+use super::memory::Memory;
+use super::recorder::Recorder;
+use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use crate::plan::{Plan, Targets};
+use crate::sys::event_of;
+use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
+use crate::sys::launch::Command;
+use crate::sys::process::is_privileged;
+use crate::sys::seccomp::To;
+use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Tgid};
+
+/// The backend's name.
+pub const NAME: &str = "ptrace";
+
+/// How long the tracer may take to attach, and to let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long calls that are being decided are waited for.
+const SETTLING: Duration = Duration::from_millis(500);
+/// Between two looks at the tracer.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A target that cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// A process has one tracer.
+    #[error("thread {tid} is traced already, by process {tracer} ({comm})")]
+    Traced {
+        /// The thread.
+        tid: u32,
+        /// Its tracer.
+        tracer: u32,
+        /// The tracer's name.
+        comm: String,
+    },
+    /// Yama's word: kernel.yama.ptrace_scope.
+    #[error("the kernel lets this user trace no running process (kernel.yama.ptrace_scope is {0})")]
+    Yama(u8),
+    /// Another user's, or one that may more than finject.
+    #[error("this user may not trace thread {0}")]
+    NotPermitted(u32),
+    /// The target's own filter would judge the calls that are to fail.
+    #[error("process {0} has a seccomp filter of its own, which would judge the calls that fail")]
+    Filtered(u32),
+    /// Anything else.
+    #[error("thread {tid} cannot be traced")]
+    Other {
+        /// The thread.
+        tid: u32,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The tracer ended or hung before it had attached.
+    #[error("finject's own process that traces did not attach")]
+    NoTracer,
+}
+
+impl TraceError {
+    fn of(proc: &Proc, tid: u32, errno: i32) -> Self {
+        let tracer = proc.tracer_of(Tgid(tid)).map_or(0, |tracer| tracer.0);
+        if tracer != 0 {
+            let comm = proc.process(Tgid(tracer)).map(|tracer| tracer.comm);
+            let comm = comm.unwrap_or_default();
+            return Self::Traced { tid, tracer, comm };
+        }
+        if errno != libc::EPERM {
+            let source = std::io::Error::from_raw_os_error(errno);
+            return Self::Other { tid, source };
+        }
+        match yama_scope() {
+            scope @ 1..=2 if !may_trace() => Self::Yama(scope),
+            scope @ 3.. => Self::Yama(scope),
+            _ => Self::NotPermitted(tid),
+        }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Traced { .. } => {
+                "a process has one tracer: end that one (a debugger, strace, another finject)"
+                    .into()
+            }
+            Self::Yama(3) => {
+                "this lasts until the machine is booted again, without kernel.yama.ptrace_scope=3"
+                    .into()
+            }
+            Self::Yama(_) | Self::NotPermitted(_) => {
+                "run it as root (sudo finject ...; in a container with --cap-add=SYS_PTRACE), or \
+                 launch the program under finject: finject --rule RULE -- COMMAND"
+                    .into()
+            }
+            Self::Filtered(_) => {
+                "run finject as root, which may suspend the filter for the calls that fail".into()
+            }
+            Self::Other { .. } | Self::NoTracer => {
+                "finject doctor tells what this machine has and lacks".into()
+            }
+        }
+    }
+}
+
+/// What Yama allows; 0 where there is no Yama. Documentation/admin-guide/LSM/Yama.rst.
+fn yama_scope() -> u8 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// CAP_SYS_PTRACE of include/uapi/linux/capability.h.
+fn may_trace() -> bool {
+    const SYS_PTRACE: u32 = 19;
+    crate::sys::process::effective_capabilities() >> SYS_PTRACE & 1 == 1
+}
+
+/// The backend.
+#[derive(Debug)]
+pub struct Ptrace {
+    memory: Arc<Memory>,
+    spec: Option<Spec>,
+    running: Option<Running>,
+}
+
+/// Targets that are traced.
+#[derive(Debug)]
+struct Running {
+    /// Dropped last: the tracer is to see it end.
+    command: Option<Command>,
+    tracer: Helper,
+    keeper: Helper,
+    pulse: Arc<Pulse>,
+    events: File,
+    /// Its other end tells the tracer when finject is gone, or wants all threads let go.
+    alive: Option<OwnedFd>,
+}
+
+impl Ptrace {
+    /// Nothing is started yet.
+    pub fn new() -> Result<Self, BackendError> {
+        Ok(Self {
+            memory: Arc::new(Memory::anonymous()?),
+            spec: None,
+            running: None,
+        })
+    }
+
+    /// Waits until the tracer has attached to all threads; how many there are.
+    fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match pulse.phase() {
+                Phase::Attached(threads) => return Ok(threads),
+                Phase::Refused { tid, errno } => {
+                    return Err(TraceError::of(&Proc::default(), tid, errno).into());
+                }
+                Phase::Starting if tracer.has_ended() || Instant::now() > until => {
+                    return Err(TraceError::NoTracer.into());
+                }
+                Phase::Starting => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Those whose own filters would judge a call that is to fail, where finject may not suspend them.
+    fn check_filters(targets: &[Tgid]) -> Result<(), BackendError> {
+        let proc = Proc::default();
+        match targets.iter().find(|target| proc.has_filter(**target)) {
+            Some(target) if !is_privileged() => Err(TraceError::Filtered(target.0).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Backend for Ptrace {
+    fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        self.spec = Some(Spec::of(plan)?);
+        Ok(())
+    }
+
+    fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
+        let spec = self.spec.as_ref().ok_or(BackendError::NotLoaded)?;
+        let mut warnings = Vec::new();
+        let (command, mode, orphaned) = match &plan.targets {
+            Targets::Running(targets) => {
+                let targets: Vec<Tgid> = targets.iter().map(|target| target.tgid).collect();
+                Self::check_filters(&targets)?;
+                (None, Mode::Attach(targets), Orphaned::Dies)
+            }
+            Targets::Launched(launch) => {
+                warnings.extend(gains_nothing(launch));
+                let filter = filter_of(spec, To::Tracer);
+                let (command, latch) =
+                    Command::start_traced(&image(launch), &filter, is_privileged())?;
+                let mode = Mode::Launch {
+                    pid: command.pid(),
+                    latch,
+                    from_exec: launch.from_exec,
+                };
+                (Some(command), mode, Orphaned::GoesOn)
+            }
+        };
+        let (events, event_end) = pipe_without_waits()?;
+        let (finject_end, alive) = pipe()?;
+        let pulse = Arc::new(Pulse::new()?);
+        let decider = Decider::new(Arc::clone(&self.memory), spec);
+        let own = Tgid(std::process::id());
+        let tracer = Tracer {
+            recorder: Recorder::new(decider, event_end.into()),
+            memory: Arc::clone(&self.memory),
+            pulse: Arc::clone(&pulse),
+            finject: finject_end,
+            mode,
+            follow: plan.follow,
+            never: Proc::default().lineage(own),
+        };
+        let process = Helper::start(c"finject-tracer", &tracer.descriptors(), orphaned, || {
+            tracer.serve();
+        })?;
+        drop(tracer);
+        let keeper = Helper::start(
+            c"finject-keeper",
+            &[process.handle()],
+            Orphaned::GoesOn,
+            || keeper::keep(&process, &pulse),
+        )?;
+        let running = self.running.insert(Running {
+            command,
+            tracer: process,
+            keeper,
+            pulse,
+            events: events.into(),
+            alive: Some(alive),
+        });
+        let threads = Self::await_tracer(&running.tracer, &running.pulse)?;
+        if let Some(command) = &mut running.command {
+            command.filter()?;
+        }
+        let functions = spec.rules.iter().map(|(_, calls)| calls.len()).sum();
+        let mechanism = if running.command.is_some() {
+            "seccomp and ptrace".to_owned()
+        } else {
+            format!(
+                "ptrace of {}",
+                crate::text::counted(threads.into(), "thread", "threads")
+            )
+        };
+        Ok(HookReport {
+            backend: NAME,
+            functions,
+            mechanism,
+            targets: self.memory.report(0).targets_seen,
+            tested: 0,
+            verified_instructions: None,
+            warnings,
+        })
+    }
+
+    fn activate(&mut self) -> Result<u64, BackendError> {
+        let now = monotonic_ns();
+        self.memory
+            .arm(now, now + injector_common::limits::LEASE_NS);
+        Ok(now)
+    }
+
+    fn leased(&self) -> Option<Arc<dyn Leased>> {
+        Some(Arc::clone(&self.memory) as Arc<dyn Leased>)
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.running.as_ref().map(|running| running.events.as_fd())
+    }
+
+    fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let command = running.command.as_ref().and_then(Command::handle);
+        command
+            .into_iter()
+            .chain([running.tracer.handle()])
+            .collect()
+    }
+
+    fn watch(&mut self) -> Option<Lost> {
+        let running = self.running.as_ref()?;
+        let report = self.memory.report(0);
+        let ends_by_itself = report.targets_exited >= report.targets_seen;
+        if !running.tracer.has_ended() || ends_by_itself {
+            return None;
+        }
+        self.memory.switch_off();
+        Some(Lost {
+            why: "finject's own process that traces has died or hung; the targets run on without \
+                  faults"
+                .into(),
+            since_ns: monotonic_ns(),
+        })
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        let mut bytes = [0; size_of::<Event>()];
+        let running = self.running.as_mut()?;
+        match running.events.read(&mut bytes) {
+            Ok(read) => event_of(bytes.get(..read)?),
+            Err(_) => None,
+        }
+    }
+
+    fn heal(&mut self) -> Result<(), BackendError> {
+        self.memory.switch_off();
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        if running.command.is_some() {
+            // Calls that were decided before are answered and recorded.
+            let until = Instant::now() + SETTLING;
+            while running.pulse.is_at_work() && Instant::now() < until {
+                std::thread::sleep(LOOK);
+            }
+            return Ok(());
+        }
+        // Its end lets every thread go on.
+        running.alive = None;
+        running.tracer.wait_for(PATIENCE);
+        running.tracer.kill();
+        Ok(())
+    }
+
+    fn command(&mut self) -> Option<&mut Command> {
+        self.running.as_mut()?.command.as_mut()
+    }
+
+    fn report(&self) -> Report {
+        let rules = self.spec.as_ref().map_or(0, |spec| spec.rules.len());
+        Report {
+            // Each call waits until it was seen.
+            misses: Some(0),
+            ..self.memory.report(rules.min(MAX_RULES))
+        }
+    }
+}
+
+impl Drop for Running {
+    /// The keeper ends with the tracer; then nothing of them is left to whoever started finject.
+    fn drop(&mut self) {
+        if self.tracer.has_ended() {
+            self.keeper.wait_for(SETTLING);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Calls that sleep, and that the kernel ends with EINTR when a tracer stops the thread: epoll_wait(2),
+//! semtimedop(2), sockets with a timeout and their like, which signal(7) lists as never restarted. The
+//! tracer makes them again, and ends them when their own time is over.
+
+use crate::sys::process::{TimeoutOf, on_processor, read_memory, socket_timeout};
+use crate::sys::ptrace::Registers;
+use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Tgid};
+
+/// `-EINTR`.
+pub(super) const INTERRUPTED: i64 = -4;
+/// The results of calls that the kernel makes again by itself where no handler runs: `ERESTARTSYS` to
+/// `ERESTART_RESTARTBLOCK` of include/linux/errno.h.
+pub(super) const RESTARTS: i64 = -516;
+pub(super) const RESTARTS_LAST: i64 = -512;
+
+const AGAIN: i64 = -11;
+const IN_PROGRESS: i64 = -115;
+
+/// Signals that do nothing where no handler was asked for (signal(7)).
+const IGNORED_BY_DEFAULT: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT];
+
+/// A thread that sleeps, before it is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sleep {
+    /// Since when.
+    since_ns: u64,
+    /// When that was looked up.
+    seen_ns: u64,
+    /// How often it had gone to sleep by then.
+    sleeps: Option<u64>,
+}
+
+/// How often a thread went to sleep so far, stops included (proc_pid_status(5)).
+fn sleeps(tid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let mut lines = status.lines();
+    let number = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    number.trim().parse().ok()
+}
+
+/// The number of milliseconds, with six places behind the point, after a name in /proc/PID/sched.
+fn field_ns(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let (whole, part) = line.rsplit_once(':')?.1.trim().split_once('.')?;
+    let part: u64 = part.get(..6)?.parse().ok()?;
+    Some(whole.parse::<u64>().ok()? * 1_000_000 + part)
+}
+
+fn last_ran_ns(path: &str) -> Option<u64> {
+    field_ns(&std::fs::read_to_string(path).ok()?, "se.exec_start")
+}
+
+/// How long a thread has slept. The scheduler's clocks of two processors differ, by what interrupts
+/// and the hypervisor took of each (kernel/sched/core.c, `update_rq_clock_task`), so that its own is
+/// asked for the time.
+fn slept_ns(tid: u32) -> Option<u64> {
+    let thread = Proc::default().process(Tgid(tid))?;
+    if thread.state != 'S' {
+        return None;
+    }
+    on_processor(thread.processor, || {
+        let its = last_ran_ns(&format!("/proc/{tid}/sched"))?;
+        Some(last_ran_ns("/proc/thread-self/sched")?.saturating_sub(its))
+    })?
+}
+
+impl Sleep {
+    /// Since when a thread sleeps, as the scheduler last saw it run; from now on where the kernel does
+    /// not tell (CONFIG_SCHED_DEBUG).
+    pub(super) fn of(tid: u32) -> Self {
+        let sleeps = sleeps(tid);
+        let now = monotonic_ns();
+        let slept = slept_ns(tid).unwrap_or(0);
+        Self {
+            since_ns: now.saturating_sub(slept),
+            seen_ns: now,
+            sleeps,
+        }
+    }
+
+    /// When the call in which it slept is over by itself, and what that gives; [`None`] for never.
+    pub(super) fn deadline(self, tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
+        let (span_ns, value) = timeout(tgid, tid, registers)?;
+        // It may have woken in between, and gone to sleep again. The stop is one sleep itself.
+        let is_same = self.sleeps.map(|sleeps| sleeps + 1) == sleeps(tid);
+        let since_ns = if is_same { self.since_ns } else { self.seen_ns };
+        Some((since_ns.saturating_add(span_ns), value))
+    }
+}
+
+/// A `struct timespec` of the thread's; [`None`] for a null pointer.
+fn timespec_ns(tid: u32, address: u64) -> Option<u64> {
+    if address == 0 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    read_memory(tid, address, &mut bytes).ok()?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let [seconds, nanos] = [words.first()?, words.get(1)?].map(|word| u64::from_ne_bytes(*word));
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// The time that a call was given, and what it gives once that is over.
+fn timeout(tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
+    if !registers.is_native() {
+        return None;
+    }
+    let args = registers.args();
+    let socket = |of| -> Option<u64> {
+        let span = socket_timeout(tgid, args[0] as i32, of).ok()??;
+        u64::try_from(span.as_nanos()).ok()
+    };
+    let milliseconds = |arg: u64| u64::try_from(arg as i32).ok().map(|ms| ms * 1_000_000);
+    match i64::from(i32::try_from(registers.nr()).ok()?) {
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Some((milliseconds(args[3])?, 0)),
+        libc::SYS_epoll_pwait2 => Some((timespec_ns(tid, args[3])?, 0)),
+        libc::SYS_io_getevents => Some((timespec_ns(tid, args[4])?, 0)),
+        libc::SYS_semtimedop => Some((timespec_ns(tid, args[3])?, AGAIN)),
+        libc::SYS_rt_sigtimedwait => Some((timespec_ns(tid, args[2])?, AGAIN)),
+        libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_recvfrom
+        | libc::SYS_recvmsg => Some((socket(TimeoutOf::Receiving)?, AGAIN)),
+        libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg => {
+            Some((socket(TimeoutOf::Sending)?, AGAIN))
+        }
+        libc::SYS_connect => Some((socket(TimeoutOf::Sending)?, IN_PROGRESS)),
+        _ => None,
+    }
+}
+
+/// Whether a signal ends the thread's call whether it is traced or not: `signal`, which is about to be
+/// delivered, or one that is pending.
+pub(super) fn is_handled(tid: u32, signal: Option<i32>) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let caught = set("SigCgt:");
+    match signal {
+        Some(signal) => {
+            let bit = 1 << (signal - 1).clamp(0, 63);
+            let does_nothing = set("SigIgn:") & bit != 0 || IGNORED_BY_DEFAULT.contains(&signal);
+            caught & bit != 0 || !does_nothing
+        }
+        None => (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") & caught != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheduler_tells_when_a_thread_last_ran() {
+        let text = "cat (1, #threads: 1)\n---\nse.exec_start                                :     \
+                    12345.678901\nse.vruntime : 3.0\n";
+        assert_eq!(field_ns(text, "se.exec_start"), Some(12_345_678_901));
+        assert_eq!(field_ns("", "se.exec_start"), None);
+        assert_eq!(field_ns("se.exec_start : 12", "se.exec_start"), None);
+    }
+
+    #[test]
+    fn only_signals_that_do_nothing_leave_a_call_as_it_was() {
+        let own = std::process::id();
+        assert!(!is_handled(own, Some(libc::SIGWINCH)));
+        assert!(is_handled(own, Some(libc::SIGTERM)));
+        // Rust's runtime ignores it.
+        assert!(!is_handled(own, Some(libc::SIGPIPE)));
+    }
+}

@@ -1,0 +1,547 @@
+//! The process that traces. One thread attaches, waits and answers, since ptrace(2) knows one tracer
+//! for each thread; another gives signs of life, and ends the process when the faults are over: the
+//! kernel then lets every thread go on where it is, which nobody notices.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use injector_common::RunState;
+
+use super::pulse::{Phase, Pulse};
+use super::sleep::{self, Sleep};
+use crate::backend::decider::{Caller, Decided, Fate};
+use crate::backend::gate::{self, Gate};
+use crate::backend::memory::{CallSlot, Memory};
+use crate::backend::recorder::Recorder;
+use crate::sys::SysError;
+use crate::sys::launch::Latch;
+use crate::sys::process::{PollFd, leave, poll_fds, send_signal, send_thread_signal};
+use crate::sys::ptrace::{self, Birth, Entry, Options, Registers, Resume, Side, Stop, Waited};
+use crate::sys::signals::Waker;
+use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Process, Tgid};
+use crate::target::select::descendants;
+
+/// How often it gives a sign of life, milliseconds.
+const BEAT_MS: i32 = 100;
+/// How long one stop may take before the tracer counts as hung, nanoseconds.
+const HUNG_NS: u64 = 500_000_000;
+/// How long threads that sleep in calls made again are seen to their time's end when the faults are
+/// over.
+const LINGERING_NS: u64 = 1_500_000_000;
+/// How long a command that is launched waits between two looks whether rules are in force.
+const IDLE: Duration = Duration::from_micros(200);
+
+/// Whom it traces.
+#[derive(Debug)]
+pub(super) enum Mode {
+    /// Processes that run.
+    Attach(Vec<Tgid>),
+    /// A command, which waits for the latch; what it has in common with the ones that it starts is
+    /// a filter that hands over the calls that rules name.
+    Launch {
+        /// The command.
+        pid: u32,
+        /// What it waits for.
+        latch: Latch,
+        /// Calls before the entry point count too.
+        from_exec: bool,
+    },
+}
+
+/// What the process works with.
+#[derive(Debug)]
+pub(super) struct Tracer {
+    pub(super) recorder: Recorder,
+    pub(super) memory: Arc<Memory>,
+    pub(super) pulse: Arc<Pulse>,
+    /// Becomes readable when finject is gone, or wants all threads let go.
+    pub(super) finject: OwnedFd,
+    pub(super) mode: Mode,
+    /// Children of targets are targets.
+    pub(super) follow: bool,
+    /// Never targets.
+    pub(super) never: Vec<Tgid>,
+}
+
+/// A thread.
+#[derive(Clone, Copy, Debug)]
+struct Tracee {
+    tgid: u32,
+    /// It is in a call whose entry was seen.
+    inside: bool,
+    /// The call that it enters next is one that it had entered already, and left for the tracer.
+    again: bool,
+    /// It was asked to stop, and in this sleep.
+    asked: Option<Sleep>,
+    /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
+    deadline: Option<(u64, i64)>,
+}
+
+/// What the thread that traces tells the one that watches.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Held while a stop is looked at, so that nothing is left half done.
+    at_work: Mutex<()>,
+    /// When it has to be woken, 0 for never.
+    wake_ns: AtomicU64,
+    /// Threads were asked to stop that have not yet: a call of theirs may have ended for it.
+    asked: AtomicBool,
+}
+
+impl Tracer {
+    /// The descriptors that the process has to keep.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.recorder.fd(), self.finject.as_fd()]
+    }
+
+    fn is_launch(&self) -> bool {
+        matches!(self.mode, Mode::Launch { .. })
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            follow: self.follow,
+            filtered: self.is_launch(),
+        }
+    }
+
+    /// Traces until no tracee is left, or until the faults are over.
+    pub(super) fn serve(&self) {
+        let Ok(waker) = Waker::of_this_thread() else {
+            return;
+        };
+        let mut tracing = Tracing {
+            own: self,
+            tracees: HashMap::new(),
+            gate: Gate::default(),
+            has_begun: !self.is_launch(),
+            proc: Proc::default(),
+        };
+        if let Err((tid, error)) = tracing.attach() {
+            let errno = error.errno();
+            return self.pulse.tell(Phase::Refused { tid, errno });
+        }
+        let threads = u32::try_from(tracing.tracees.len()).unwrap_or(u32::MAX);
+        self.pulse.tell(Phase::Attached(threads));
+        let shared = Shared::default();
+        // Every thread was.
+        shared.asked.store(true, Release);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.watch(&shared, &waker));
+            tracing.trace(&shared);
+            leave(0);
+        });
+    }
+
+    /// Gives signs of life while the other thread does not hang, and ends the process.
+    fn watch(&self, shared: &Shared, waker: &Waker) {
+        let mut with_finject = true;
+        let mut off_ns: Option<u64> = None;
+        loop {
+            let now = monotonic_ns();
+            let since = self.pulse.at_work_since();
+            if since == 0 || now.saturating_sub(since) < HUNG_NS {
+                self.pulse.beat();
+            }
+            let wake = shared.wake_ns.load(Acquire);
+            let mut wait_ms = BEAT_MS;
+            if wake != 0 {
+                if wake <= now {
+                    waker.wake();
+                }
+                let left_ms = wake.saturating_sub(now) / 1_000_000;
+                wait_ms = i32::try_from(left_ms).unwrap_or(BEAT_MS).clamp(1, BEAT_MS);
+            }
+            let mut fds = Vec::new();
+            if with_finject {
+                fds.push(PollFd::readable(self.finject.as_fd()));
+            }
+            let _ = poll_fds(&mut fds, wait_ms);
+            if fds.first().is_some_and(PollFd::is_ready) {
+                with_finject = false;
+                self.memory.switch_off();
+            }
+            if self.memory.state() == RunState::Armed && monotonic_ns() > self.memory.lease() {
+                self.memory.lapse();
+            }
+            if self.memory.state() == RunState::Off && !self.is_launch() {
+                let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
+                let late = monotonic_ns().saturating_sub(off_ns) > LINGERING_NS;
+                let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
+                if is_owed && !late {
+                    continue;
+                }
+                let _at_work = shared
+                    .at_work
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                leave(0);
+            }
+        }
+    }
+}
+
+/// The thread that traces.
+struct Tracing<'t> {
+    own: &'t Tracer,
+    /// By thread id.
+    tracees: HashMap<u32, Tracee>,
+    gate: Gate,
+    /// The command's own exec, which is no call of its program's, has come.
+    has_begun: bool,
+    proc: Proc,
+}
+
+impl Tracing<'_> {
+    fn attach(&mut self) -> Result<(), (u32, SysError)> {
+        match &self.own.mode {
+            Mode::Launch { pid, latch, .. } => {
+                ptrace::seize(*pid, self.own.options()).map_err(|error| (*pid, error))?;
+                self.add(*pid, *pid);
+                latch.open();
+                Ok(())
+            }
+            Mode::Attach(roots) => self.attach_running(roots),
+        }
+    }
+
+    /// Attaches to all threads of all targets, until a look finds no other.
+    fn attach_running(&mut self, roots: &[Tgid]) -> Result<(), (u32, SysError)> {
+        loop {
+            let before = self.tracees.len();
+            let mut targets: Vec<Tgid> = roots.to_vec();
+            if self.own.follow {
+                let all = self.proc.processes();
+                let found = descendants(&all, roots, &self.own.never);
+                targets.extend(found.iter().map(|process| process.tgid));
+            }
+            for tgid in targets {
+                for tid in self.proc.threads_of(tgid) {
+                    if !self.tracees.contains_key(&tid.0) {
+                        self.attach_thread(tgid, tid.0)?;
+                    }
+                }
+            }
+            if self.tracees.len() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn attach_thread(&mut self, tgid: Tgid, tid: u32) -> Result<(), (u32, SysError)> {
+        let sleep = Sleep::of(tid);
+        let attached = ptrace::seize(tid, self.own.options()).and_then(|()| ptrace::interrupt(tid));
+        match attached {
+            Ok(()) => {
+                self.add(tid, tgid.0).asked = Some(sleep);
+                Ok(())
+            }
+            // It has ended, or was attached with the thread that made it.
+            Err(error) if error.errno() == libc::ESRCH => Ok(()),
+            Err(_) if self.proc.tracer_of(Tgid(tid)) == Some(Tgid(std::process::id())) => Ok(()),
+            Err(_) if self.proc.process(Tgid(tid)).is_none_or(|it| it.has_ended()) => Ok(()),
+            Err(error) => Err((tid, error)),
+        }
+    }
+
+    fn add(&mut self, tid: u32, tgid: u32) -> &mut Tracee {
+        if tid == tgid && !self.tracees.contains_key(&tid) {
+            self.own.memory.next_target();
+        }
+        self.tracees.entry(tid).or_insert(Tracee {
+            tgid,
+            inside: false,
+            again: false,
+            asked: None,
+            deadline: None,
+        })
+    }
+
+    fn trace(&mut self, shared: &Shared) {
+        loop {
+            let waited = ptrace::wait();
+            let _at_work = shared
+                .at_work
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.own.pulse.begin(monotonic_ns());
+            match waited {
+                Ok(Waited::Stopped(tid, stop)) => self.stopped(tid, stop),
+                Ok(Waited::Ended(tid)) => self.ended(tid),
+                Ok(Waited::Interrupted) => {}
+                Ok(Waited::NoneLeft) | Err(_) => {
+                    self.own.pulse.rest();
+                    return;
+                }
+            }
+            shared.wake_ns.store(self.expire(), Release);
+            let is_asked = |tracee: &Tracee| tracee.asked.is_some();
+            shared.asked.store(self.tracees.values().any(is_asked), Release);
+            self.own.pulse.rest();
+        }
+    }
+
+    fn ended(&mut self, tid: u32) {
+        if let Some(tracee) = self.tracees.remove(&tid)
+            && tracee.tgid == tid
+        {
+            self.own.memory.add_exited();
+        }
+    }
+
+    /// Asks threads to stop whose call is over; when the next one's is.
+    fn expire(&mut self) -> u64 {
+        let mut next = 0;
+        if self
+            .tracees
+            .values()
+            .all(|tracee| tracee.deadline.is_none())
+        {
+            return next;
+        }
+        let now = monotonic_ns();
+        for (tid, tracee) in &mut self.tracees {
+            match tracee.deadline {
+                Some((at, _)) if at <= now && tracee.asked.is_none() => {
+                    tracee.asked = Some(Sleep::of(*tid));
+                    let _ = ptrace::interrupt(*tid);
+                }
+                Some((at, _)) if at > now && (next == 0 || at < next) => next = at,
+                _ => {}
+            }
+        }
+        next
+    }
+
+    fn go_on(&self, tid: u32, signal: i32) {
+        let how = if self.own.is_launch() {
+            Resume::Go
+        } else {
+            Resume::ToSyscall
+        };
+        // A thread that was killed meanwhile is reported as ended.
+        let _ = ptrace::resume(tid, how, signal);
+    }
+
+    fn stopped(&mut self, tid: u32, stop: Stop) {
+        match stop {
+            Stop::Syscall => self.at_syscall(tid),
+            Stop::Seccomp => {
+                if let Ok(Side::Entry(entry)) = ptrace::side(tid) {
+                    self.entered(tid, &entry);
+                }
+            }
+            Stop::Signal(signal) => {
+                self.mend(tid, Some(signal));
+                return self.go_on(tid, signal);
+            }
+            Stop::Group => {
+                let _ = ptrace::resume(tid, Resume::StayStopped, 0);
+                return;
+            }
+            Stop::Trap => {
+                if self.known(tid).is_none() {
+                    // Not to be followed.
+                    let _ = ptrace::detach(tid);
+                    return;
+                }
+                self.mend(tid, None);
+            }
+            Stop::Born(child, birth) => self.born(tid, child, birth),
+            Stop::Exec(former) => self.executed(tid, former),
+            Stop::Other => {}
+        }
+        self.go_on(tid, 0);
+    }
+
+    /// A thread that is traced; one that is not known yet is newly born, and reported before the one
+    /// that made it. [`None`] for one that is not followed.
+    fn known(&mut self, tid: u32) -> Option<Tracee> {
+        if let Some(tracee) = self.tracees.get(&tid) {
+            return Some(*tracee);
+        }
+        let tgid = self.proc.group_of(Tgid(tid)).map_or(tid, |tgid| tgid.0);
+        if !self.own.follow && !self.tracees.values().any(|known| known.tgid == tgid) {
+            return None;
+        }
+        Some(*self.add(tid, tgid))
+    }
+
+    fn born(&mut self, parent: u32, child: u32, birth: Birth) {
+        match birth {
+            Birth::Process => drop(self.add(child, child).tgid),
+            Birth::Clone => drop(self.known(child)),
+        }
+        // A program that is not begun yet makes children that are not, either: none known does.
+        let _ = parent;
+    }
+
+    fn executed(&mut self, tid: u32, former: u32) {
+        if former != tid {
+            self.tracees.remove(&former);
+        }
+        let is_launch = self.own.is_launch();
+        let tracee = self.add(tid, tid);
+        tracee.again = false;
+        tracee.deadline = None;
+        // Seen from the entry of exec to its exit, which is reported where calls' sides are.
+        tracee.inside = !is_launch;
+        let from_exec = match &self.own.mode {
+            Mode::Launch { from_exec, .. } => *from_exec,
+            Mode::Attach(_) => false,
+        };
+        self.has_begun = true;
+        if !from_exec {
+            self.gate.exec(tid, tid, None);
+        }
+    }
+
+    fn at_syscall(&mut self, tid: u32) {
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        if std::mem::take(&mut tracee.inside) {
+            if tracee.asked.is_some() {
+                // The stop at its entry stood for the one that was asked for, and the call ended all
+                // the same (kernel/signal.c, `ptrace_stop`: any trap clears a pending one).
+                self.mend(tid, None);
+            } else {
+                tracee.deadline = None;
+            }
+            return;
+        }
+        match ptrace::side(tid) {
+            Ok(Side::Entry(entry)) => {
+                tracee.inside = true;
+                self.entered(tid, &entry);
+            }
+            Ok(Side::Exit | Side::Neither) | Err(_) => tracee.deadline = None,
+        }
+    }
+
+    /// A thread is at the entry of a call.
+    fn entered(&mut self, tid: u32, entry: &Entry) {
+        if !self.has_begun {
+            while self.own.memory.state() == RunState::Idle {
+                std::thread::sleep(IDLE);
+            }
+            return;
+        }
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        if std::mem::take(&mut tracee.again) {
+            return;
+        }
+        let tgid = tracee.tgid;
+        // A number of x32's ABI is beyond all that rules name.
+        let Ok(nr) = u16::try_from(entry.nr) else {
+            return;
+        };
+        let call = CallSlot {
+            compat: entry.compat,
+            nr,
+        };
+        let decider = &self.own.recorder.decider;
+        if !decider.names(call) || self.own.memory.state() != RunState::Armed {
+            return;
+        }
+        if !self.gate.has_begun(tid)
+            && self
+                .gate
+                .holds(tgid, tid, entry.instruction, || gate::loader_of(tgid))
+        {
+            return;
+        }
+        let decided = decider.decide(call, || self.caller(tgid, tid));
+        if !decided.firings.is_empty() {
+            self.carry_out(tgid, tid, call, entry, &decided);
+        }
+    }
+
+    fn caller(&self, tgid: u32, tid: u32) -> Option<Caller> {
+        let start = |id| {
+            let process: Option<Process> = self.proc.process(Tgid(id));
+            process.map(|process| process.start_ticks)
+        };
+        Some(Caller {
+            tgid,
+            tid,
+            process_start: start(tgid)?,
+            thread_start: start(tid)?,
+        })
+    }
+
+    fn carry_out(&self, tgid: u32, tid: u32, call: CallSlot, entry: &Entry, decided: &Decided) {
+        let facts = Recorder::facts(tgid, tid, call, entry.args);
+        let skip = |value| {
+            Registers::of(tid)
+                .and_then(|mut registers| {
+                    registers.skip(value);
+                    registers.set(tid)
+                })
+                .is_ok()
+        };
+        let mut sent = Vec::new();
+        for firing in &decided.firings {
+            let signal = firing.signal();
+            sent.push(signal.is_none_or(|signal| send_thread_signal(tgid, tid, signal)));
+        }
+        let done = match decided.fate {
+            Fate::Runs => true,
+            Fate::Gets(value) => skip(value),
+            Fate::Dies => skip(-i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32),
+        };
+        for (firing, sent) in decided.firings.iter().zip(sent) {
+            self.own.recorder.settle(firing, done && sent, &facts);
+        }
+    }
+
+    /// A call that ended for the tracer, and for nobody else, is made again with the time that is
+    /// left. At a stop on the way back to user mode; `signal` is the one about to be delivered.
+    fn mend(&mut self, tid: u32, signal: Option<i32>) {
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        let asked = tracee.asked.take();
+        if signal.is_none() && asked.is_none() {
+            return; // Newly born, or after a group-stop.
+        }
+        let Ok(mut registers) = Registers::of(tid) else {
+            return;
+        };
+        if registers.nr() < 0 || sleep::is_handled(tid, signal) {
+            return;
+        }
+        match registers.result() {
+            // The kernel makes it again by itself.
+            sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = true,
+            sleep::INTERRUPTED => {
+                let over = tracee.deadline.take();
+                match over {
+                    Some((at, value)) if at <= monotonic_ns() => registers.give(value),
+                    Some(_) => {
+                        tracee.deadline = over;
+                        tracee.again = true;
+                        registers.make_again();
+                    }
+                    None => {
+                        tracee.deadline = match asked {
+                            Some(sleep) => sleep.deadline(tracee.tgid, tid, &registers),
+                            None => Sleep::of(tid).deadline(tracee.tgid, tid, &registers),
+                        };
+                        tracee.again = true;
+                        registers.make_again();
+                    }
+                }
+                let _ = registers.set(tid);
+            }
+            _ => tracee.deadline = None,
+        }
+    }
+}

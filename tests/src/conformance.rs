@@ -1,0 +1,483 @@
+//! One body of cases for every backend: what a rule means does not depend on what carries it out. A
+//! [`Rig`] is one way to bring rules to a victim; each case says what the victim and finject then
+//! have to report. A case is left out only where finject itself refuses its plan, and what is left
+//! out where is part of the tests.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a helper of tests: to panic is how it fails"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    child::{Child, Ended, PATIENCE, eventually},
+    finject::Finject,
+    programs,
+    victim::{Seen, Victim},
+};
+
+/// A way to bring rules to a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Launched, by seccomp's user notification.
+    NotifyLaunch,
+    /// Launched, traced.
+    PtraceLaunch,
+    /// Attached to, traced.
+    PtraceAttach,
+    /// Attached to, in the kernel.
+    EbpfAttach,
+}
+
+impl Way {
+    /// Those that need no kernel with error injection.
+    pub const ANYWHERE: [Self; 3] = [Self::NotifyLaunch, Self::PtraceLaunch, Self::PtraceAttach];
+
+    fn backend(self) -> &'static str {
+        match self {
+            Self::NotifyLaunch => "notify",
+            Self::PtraceLaunch | Self::PtraceAttach => "ptrace",
+            Self::EbpfAttach => "ebpf",
+        }
+    }
+
+    fn launches(self) -> bool {
+        matches!(self, Self::NotifyLaunch | Self::PtraceLaunch)
+    }
+}
+
+/// A way, with the finject under test.
+#[derive(Clone, Debug)]
+pub struct Rig {
+    /// The way.
+    pub way: Way,
+    /// The program.
+    pub finject: PathBuf,
+}
+
+/// What there was to see of a victim under rules.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What each process saw, by its name.
+    pub seen: BTreeMap<String, Seen>,
+    /// The errors that each thread saw.
+    pub threads: Vec<u64>,
+    /// finject's summary.
+    pub summary: Value,
+    /// finject's records.
+    pub events: Vec<Value>,
+}
+
+impl Observed {
+    fn own(&self) -> &Seen {
+        self.seen.get("self").unwrap()
+    }
+
+    fn tally(&self, rule: usize, counter: &str) -> u64 {
+        let value = &self.summary["rules"][rule][counter];
+        value.as_u64().unwrap_or_else(|| panic!("{}", self.summary))
+    }
+
+    /// The numbers of the calls that were hit, in their own order.
+    fn counts(&self) -> Vec<u64> {
+        let fired = self.events.iter().filter(|event| event["kind"] == "fired");
+        let mut counts: Vec<u64> = fired.map(|event| event["count"].as_u64().unwrap()).collect();
+        counts.sort_unstable();
+        counts
+    }
+}
+
+/// A victim under rules that are in force; it has not called yet.
+struct Running {
+    victim: Victim,
+    session: Option<crate::finject::Session>,
+    events: PathBuf,
+}
+
+impl Rig {
+    /// One for each of the ways.
+    pub fn all(ways: &[Way], finject: impl Into<PathBuf>) -> Vec<Self> {
+        let finject = finject.into();
+        let rig = |way: &Way| Self {
+            way: *way,
+            finject: finject.clone(),
+        };
+        ways.iter().map(rig).collect()
+    }
+
+    fn start(&self, options: &[&str], program: &str, arguments: &[&str]) -> Running {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!(
+            "conformance-{}-{}.jsonl",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        );
+        let events = std::env::temp_dir().join(name);
+        if !self.way.launches() {
+            let victim = Victim::of(program, arguments);
+            let session = Finject::of(&self.finject)
+                .args(["--backend", self.way.backend()])
+                .args(options)
+                .pid(victim.pid())
+                .start();
+            return Running {
+                victim,
+                session: Some(session),
+                events,
+            };
+        }
+        let mut launcher = Command::new("env");
+        launcher
+            .args(["--default-signal".as_ref(), self.finject.as_os_str()])
+            .env_remove("FINJECT_RULES")
+            .env("NO_COLOR", "1")
+            .args(["--json", "--quiet", "--backend", self.way.backend()])
+            .arg("--events")
+            .arg(&events)
+            .args(options)
+            .args(["--", program]);
+        Running {
+            victim: Victim::launched_by(&mut launcher, arguments),
+            session: None,
+            events,
+        }
+    }
+
+    /// Lets a victim work under rules, and waits for what these processes saw.
+    fn observe(&self, options: &[&str], program: &str, arguments: &[&str], who: &[&str]) -> Observed {
+        let mut running = self.start(options, program, arguments);
+        running.victim.go();
+        let seen = who
+            .iter()
+            .map(|who| ((*who).to_owned(), running.victim.seen(who)))
+            .collect();
+        let threads = running.victim.errors_of_threads();
+        let (ended, summary, events) = running.finish();
+        assert_eq!(ended.code(), Some(0), "{self:?} {options:?}: {ended}");
+        Observed {
+            seen,
+            threads,
+            summary,
+            events,
+        }
+    }
+
+    fn work(&self, options: &[&str], arguments: &[&str]) -> Observed {
+        self.observe(options, programs::VICTIM, arguments, &["self"])
+    }
+
+    /// Whether finject takes the plan; it says so itself.
+    pub fn admits(&self, options: &[&str]) -> bool {
+        let mut command = Command::new(&self.finject);
+        command
+            .args(["explain", "--backend", self.way.backend()])
+            .args(options)
+            .env_remove("FINJECT_RULES");
+        let sleeper = (!self.way.launches()).then(|| Child::start(Command::new("sleep").arg("60")));
+        match &sleeper {
+            Some(sleeper) => command.args(["--pid", &sleeper.pid().to_string()]),
+            None => command.args(["--", "true"]),
+        };
+        let ended = Child::run(&mut command);
+        match ended.code() {
+            Some(0) => true,
+            Some(69) => false,
+            _ => panic!("{ended}"),
+        }
+    }
+}
+
+impl Running {
+    /// Ends the victim, and finject with it; how the victim's or the launcher's process ended, the
+    /// summary, the records.
+    fn finish(self) -> (Ended, Value, Vec<Value>) {
+        let ended = self.victim.end();
+        let (summary, events) = match self.session {
+            Some(session) => {
+                let outcome = session.wait(PATIENCE);
+                (outcome.summary, outcome.events)
+            }
+            None => {
+                let text = fs::read_to_string(&self.events).unwrap_or_default();
+                let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+                (summary_of(&ended), events.collect())
+            }
+        };
+        let _ = fs::remove_file(&self.events);
+        (ended, summary, events)
+    }
+}
+
+/// The summary that `--json` has printed behind what the command did.
+pub fn summary_of(ended: &Ended) -> Value {
+    let start = ended.stdout.iter().position(|line| line == "{");
+    let start = start.unwrap_or_else(|| panic!("no summary: {ended}"));
+    serde_json::from_str(&ended.stdout[start..].join("\n")).unwrap()
+}
+
+/// A case: its name, a rule by which finject is asked whether it does such things here, and what has
+/// to be seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// A rule like its own.
+    pub rule: &'static str,
+    /// The case.
+    pub run: fn(&Rig),
+}
+
+macro_rules! cases {
+    ($($name:ident: $rule:literal,)*) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), rule: $rule, run: $name },)*];
+    };
+}
+
+cases! {
+    third_call_of_eight_threads: "getppid=EPERM@3",
+    every_hundredth_call_of_eight_threads: "getppid=EPERM@100+100",
+    every_thread_is_hit: "getppid=EPERM",
+    a_result_is_made_up: "getppid=ret:0",
+    a_kill_comes_at_its_call: "getppid=kill@3",
+    a_signal_comes_and_the_call_runs: "getppid=signal:SIGUSR1@2",
+    the_body_is_skipped: "unlink=EIO",
+    a_chain_is_taken_step_by_step: "getppid=5*EPERM->3*off->2*ret:0->off",
+    threads_are_counted_apart: "getppid=EPERM@3,per:thread",
+    processes_are_counted_apart: "getppid=EPERM@3,per:process",
+    a_family_is_counted_together: "getppid=EPERM@1..12",
+    descendants_are_left_alone_when_asked: "getppid=EPERM",
+    the_first_rule_with_a_result_decides: "getppid=EPERM@2",
+    a_32_bit_caller_is_hit: "fsync=EIO@2",
+    an_abi_can_be_named: "fsync@64=EIO",
+    firings_are_at_most_max: "getppid=EPERM@max:5",
+    the_seed_draws_the_calls: "getppid=EPERM@10%",
+    records_are_as_many_as_errors: "getppid=EPERM@5+5",
+    every_condition_on_counts: "getppid=EPERM@7..20+2,per:thread",
+    a_sleeping_call_outlives_the_session: "pause=EPERM@9",
+}
+
+fn third_call_of_eight_threads(rig: &Rig) {
+    let seen = rig.work(&["--rule", "getppid=EPERM@3"], &["threads", "8", "500", "getppid"]);
+    assert_eq!((seen.own().calls, seen.own().errors), (4000, 1));
+    assert_eq!((seen.tally(0, "matched"), seen.tally(0, "fired")), (4000, 1));
+    assert_eq!(seen.counts(), [3]);
+}
+
+fn every_hundredth_call_of_eight_threads(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@100+100"];
+    let seen = rig.work(&rule, &["threads", "8", "1000", "getppid"]);
+    assert_eq!(seen.own().errors, 80);
+    let hundreds: Vec<u64> = (1..=80).map(|n| n * 100).collect();
+    assert_eq!(seen.counts(), hundreds);
+}
+
+fn every_thread_is_hit(rig: &Rig) {
+    let seen = rig.work(&["--rule", "getppid=EPERM"], &["threads", "4", "25", "getppid"]);
+    assert_eq!(seen.threads, [25; 4]);
+}
+
+fn a_result_is_made_up(rig: &Rig) {
+    let seen = rig.work(&["--rule", "getppid=ret:0"], &["threads", "1", "5", "getppid"]);
+    assert_eq!((seen.own().zeros, seen.own().errors), (5, 0));
+}
+
+fn a_kill_comes_at_its_call(rig: &Rig) {
+    let rule = ["--rule", "getppid=kill@3"];
+    let mut running = rig.start(&rule, programs::VICTIM, &["threads", "1", "5", "getppid"]);
+    running.victim.go();
+    let (ended, summary, _) = running.finish();
+    let status = if rig.way.launches() { Some(137) } else { None };
+    assert_eq!(ended.code(), status, "{ended}");
+    assert_eq!(summary["rules"][0]["matched"], 3, "{summary}");
+    assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
+}
+
+fn a_signal_comes_and_the_call_runs(rig: &Rig) {
+    let rule = ["--rule", "getppid=signal:SIGUSR1@2"];
+    let seen = rig.work(&rule, &["threads", "1", "5", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().signals), (0, 1));
+}
+
+fn the_body_is_skipped(rig: &Rig) {
+    let seen = rig.work(&["--rule", "unlink=EIO@1"], &["threads", "1", "1", "unlink"]);
+    assert_eq!((seen.own().errors, seen.own().errno, seen.own().exists), (1, 5, true));
+    let seen = rig.work(&["--rule", "write(fd=9)=off", "--rule", "fsync=off"], &["threads", "1", "3", "write"]);
+    assert_eq!(seen.own().size, 3);
+}
+
+fn a_chain_is_taken_step_by_step(rig: &Rig) {
+    let rule = ["--rule", "getppid=5*EPERM->3*off->2*ret:0->off"];
+    let seen = rig.work(&rule, &["threads", "8", "200", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().zeros), (5, 2));
+    assert_eq!(seen.counts(), [1, 2, 3, 4, 5, 9, 10]);
+}
+
+fn threads_are_counted_apart(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@3,per:thread"];
+    let seen = rig.work(&rule, &["threads", "8", "50", "getppid"]);
+    assert_eq!(seen.threads, [1; 8]);
+}
+
+const FAMILY: [&str; 4] = ["child-before", "child-after", "grandchild", "after-exec"];
+
+fn family(rig: &Rig, options: &[&str]) -> Observed {
+    rig.observe(options, programs::VICTIM, &["family", "10", "getppid"], &FAMILY)
+}
+
+fn processes_are_counted_apart(rig: &Rig) {
+    let seen = family(rig, &["--rule", "getppid=EPERM@3,per:process"]);
+    for who in FAMILY {
+        assert_eq!(seen.seen[who].errors, 1, "{who}");
+    }
+    assert_eq!(seen.tally(0, "matched"), 40);
+}
+
+fn a_family_is_counted_together(rig: &Rig) {
+    let seen = family(rig, &["--rule", "getppid=EPERM@1..12"]);
+    assert_eq!(seen.tally(0, "matched"), 40);
+    let errors: u64 = seen.seen.values().map(|seen| seen.errors).sum();
+    assert_eq!(errors, 12);
+}
+
+fn descendants_are_left_alone_when_asked(rig: &Rig) {
+    let seen = family(rig, &["--no-follow", "--rule", "getppid=EPERM"]);
+    for who in FAMILY {
+        let wanted = if who == "after-exec" { 10 } else { 0 };
+        assert_eq!(seen.seen[who].errors, wanted, "{who}");
+    }
+}
+
+fn the_first_rule_with_a_result_decides(rig: &Rig) {
+    let rules = ["--rule", "getppid=EPERM@2", "--rule", "getppid=EIO@2+"];
+    let seen = rig.work(&rules, &["threads", "1", "4", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (3, 1));
+    assert_eq!((seen.tally(1, "shadowed"), seen.tally(1, "fired")), (1, 2));
+}
+
+fn a_32_bit_caller_is_hit(rig: &Rig) {
+    let rule = ["--rule", "fsync=EIO@2"];
+    let victim = ["threads", "1", "3", "fsync"];
+    let seen = rig.observe(&rule, programs::VICTIM32, &victim, &["self"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (1, 5));
+}
+
+fn an_abi_can_be_named(rig: &Rig) {
+    let victim = ["threads", "1", "3", "fsync"];
+    for (rule, program, errors) in [
+        ("fsync@64=EIO", programs::VICTIM32, 0),
+        ("fsync@32=EIO", programs::VICTIM32, 3),
+        ("fsync@64=EIO", programs::VICTIM, 3),
+        ("fsync@32=EIO", programs::VICTIM, 0),
+    ] {
+        let seen = rig.observe(&["--rule", rule], program, &victim, &["self"]);
+        assert_eq!(seen.own().errors, errors, "{rule} {program}");
+    }
+}
+
+fn firings_are_at_most_max(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@max:5"];
+    let seen = rig.work(&rule, &["threads", "8", "50", "getppid"]);
+    assert_eq!((seen.own().errors, seen.tally(0, "fired")), (5, 5));
+}
+
+/// Which of 200 calls `10%` takes by the seed 7, wherever they are decided.
+const DRAWN: &[u64] = &[];
+
+fn the_seed_draws_the_calls(rig: &Rig) {
+    let rule = ["--seed", "7", "--rule", "getppid=EPERM@10%"];
+    let seen = rig.work(&rule, &["threads", "1", "200", "getppid"]);
+    assert_eq!(seen.counts(), DRAWN);
+}
+
+fn records_are_as_many_as_errors(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@5+5"];
+    let seen = rig.work(&rule, &["threads", "8", "1000", "getppid"]);
+    let lost = seen.tally(0, "dropped");
+    assert_eq!(seen.own().errors, 1600);
+    assert_eq!(seen.counts().len() as u64 + lost, 1600);
+}
+
+/// Every kind of range with every step and every scope, many rules to a session. None fires, so that
+/// each is counted for itself; how often it would have is told all the same.
+fn every_condition_on_counts(rig: &Rig) {
+    let mut rules = Vec::new();
+    for scope in ["rule", "process", "thread"] {
+        for first in [1, 2, 7, 10] {
+            for last in [None, Some(first), Some(first + 3), Some(40)] {
+                for step in [1, 2, 5] {
+                    rules.push((scope, first, last, step));
+                }
+            }
+        }
+    }
+    let (threads, each) = (3, 11);
+    for rules in rules.chunks(48) {
+        let texts: Vec<String> = rules
+            .iter()
+            .map(|(scope, first, last, step)| {
+                let last = last.map_or_else(String::new, |last| format!("..{last}"));
+                let step = match (last.is_empty(), step) {
+                    (true, 1) => "+".to_owned(),
+                    (false, 1) => String::new(),
+                    (_, step) => format!("+{step}"),
+                };
+                format!("getppid=EPERM@{first}{last}{step},per:{scope}")
+            })
+            .collect();
+        let mut options = vec!["--dry-run"];
+        options.extend(texts.iter().flat_map(|text| ["--rule", text]));
+        let (threads, each) = (threads.to_string(), each.to_string());
+        let seen = rig.work(&options, &["threads", &threads, &each, "getppid"]);
+        assert_eq!(seen.own().errors, 0);
+        for (index, rule) in rules.iter().enumerate() {
+            let (scope, first, last, step) = *rule;
+            let total = seen.own().calls;
+            let (counters, calls) = if scope == "thread" { (3, 11) } else { (1, total) };
+            let selected = (1..=calls)
+                .filter(|n| *n >= first && last.is_none_or(|last| *n <= last))
+                .filter(|n| (n - first) % step == 0)
+                .count() as u64;
+            assert_eq!(seen.tally(index, "matched"), total, "{}", texts[index]);
+            assert_eq!(seen.tally(index, "fired"), counters * selected, "{}", texts[index]);
+        }
+    }
+}
+
+/// finject ends while a thread sleeps in a call that a rule names: it sleeps on, and wakes by what it
+/// waits for.
+fn a_sleeping_call_outlives_the_session(rig: &Rig) {
+    let rule = ["--rule", "pause=EPERM@9", "--duration", "300ms"];
+    let mut running = rig.start(&rule, programs::VICTIM, &["threads", "1", "2", "pause"]);
+    running.victim.go();
+    thread::sleep(Duration::from_millis(600));
+    for signals in 1..=2 {
+        let pid = running.victim.worker();
+        eventually(PATIENCE, "it sleeps", || state(pid) == Some('S'));
+        running.victim.signal_worker(Signal::USR1);
+        thread::sleep(Duration::from_millis(50 * signals));
+    }
+    let seen = running.victim.seen("self");
+    assert_eq!((seen.calls, seen.errors, seen.errno, seen.signals), (2, 2, 4, 2));
+    let (ended, _, _) = running.finish();
+    assert_eq!(ended.code(), Some(0), "{ended}");
+}
+
+/// The letter of /proc/PID/stat.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
