@@ -40,6 +40,7 @@ fn main() -> Result<(), String> {
     for (variable, source, name) in [
         ("VICTIM", "victim.c", "victim"),
         ("HAMMER", "hammer.c", "hammer"),
+        ("WAITER", "waiter.c", "waiter"),
     ] {
         let program = out.join(name);
         compile(source, &program, &[])?;

@@ -11,6 +11,7 @@ use injector::backend::choose::Choice;
 use injector::backend::unsupported::Why;
 use injector::plan::{Plan, Targets};
 use injector::rule::{RuleText, compile};
+use injector::target::launch::Launch;
 
 /// An example of each action, condition and predicate.
 const ROWS: [(&str, &str); 31] = [
@@ -49,10 +50,18 @@ const ROWS: [(&str, &str); 31] = [
 
 fn answer(rule: &str, backend: Choice) -> &'static str {
     let rules = compile(&[RuleText::new(rule)]).unwrap().rules;
+    let targets = match backend {
+        Choice::Ebpf | Choice::Ptrace => Targets::Running(Vec::new()),
+        Choice::Notify => Targets::Launched(Launch {
+            path: "/bin/true".into(),
+            args: vec!["true".into()],
+            from_exec: false,
+        }),
+    };
     let plan = Plan {
         rules,
         arming: Vec::new(),
-        targets: Targets::Running(Vec::new()),
+        targets,
         seed: 0,
         follow: true,
         dry_run: false,
@@ -71,10 +80,13 @@ fn answer(rule: &str, backend: Choice) -> &'static str {
 }
 
 fn table() -> String {
-    let mut table = String::from("| part of a rule | `ebpf` | `notify` |\n| --- | --- | --- |\n");
+    let mut table = String::from(
+        "| part of a rule | `ebpf` | `notify` | `ptrace` |\n| --- | --- | --- | --- |\n",
+    );
     for (part, rule) in ROWS {
-        let [ebpf, notify] = [Choice::Ebpf, Choice::Notify].map(|backend| answer(rule, backend));
-        writeln!(table, "| {part} | {ebpf} | {notify} |").unwrap();
+        let backends = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
+        let [ebpf, notify, ptrace] = backends.map(|backend| answer(rule, backend));
+        writeln!(table, "| {part} | {ebpf} | {notify} | {ptrace} |").unwrap();
     }
     table
 }

@@ -40,6 +40,8 @@ pub struct Finject {
     command: Command,
 }
 
+const IN_THE_KERNEL: [&str; 2] = ["--backend", "ebpf"];
+
 /// Any finject with these arguments.
 pub fn finject<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(guest::finject());
@@ -69,10 +71,11 @@ impl Default for Finject {
 }
 
 impl Finject {
-    /// Without any argument.
+    /// That decides in the kernel, which is what the virtual machines are for: it must not pass its
+    /// tests by another backend.
     pub fn new() -> Self {
         Self {
-            command: finject::<&str>([]),
+            command: finject(IN_THE_KERNEL),
         }
     }
 
@@ -85,9 +88,10 @@ impl Finject {
         Self { command }
     }
 
-    /// Without any argument, on the first processor; for victims that call while it arms or heals.
+    /// The same, on the first processor; for victims that call while it arms or heals.
     pub fn pinned() -> Self {
         let mut command = on_first_processor(guest::finject());
+        command.args(IN_THE_KERNEL);
         quiet_environment(&mut command);
         Self { command }
     }

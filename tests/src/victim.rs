@@ -131,7 +131,9 @@ impl Victim {
     /// The process that calls: of a launched one, the one that its first line names.
     pub fn worker(&self) -> u32 {
         let lines = self.child.stdout_now();
-        let pid = lines.iter().find_map(|line| line.strip_prefix("ready ")?.parse().ok());
+        let pid = lines
+            .iter()
+            .find_map(|line| line.strip_prefix("ready ")?.parse().ok());
         pid.unwrap()
     }
 

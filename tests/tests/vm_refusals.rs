@@ -34,6 +34,7 @@ fn not_root() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command.arg(guest::finject());
     command.args(["--pid", &victim.pid().to_string(), "--rule", "fsync=EIO@3"]);
+    command.args(["--backend", "ebpf"]);
     let ended = Child::run(&mut command);
     says(
         &ended,

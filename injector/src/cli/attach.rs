@@ -286,9 +286,16 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }
         },
     };
+    let passed_over = session.passed_over().to_vec();
     let summary = match session.run(history, &mut live) {
         Ok(summary) => summary,
-        Err(error) => return Ok(explain_failure(&error)),
+        Err(error) => {
+            let exit = explain_failure(&error);
+            for (choice, why) in passed_over {
+                print_err(&format!("finject: not by {choice}: {why}\n"));
+            }
+            return Ok(exit);
+        }
     };
     live.settle();
     if options.common.json {

@@ -125,6 +125,11 @@ impl<'p> Session<'p> {
         })
     }
 
+    /// Better backends than the one taken, and why not.
+    pub fn passed_over(&self) -> &[(Choice, String)] {
+        &self.passed_over
+    }
+
     /// Runs it to its end, and leaves its records in `history`.
     pub fn run(
         mut self,

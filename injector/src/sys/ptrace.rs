@@ -53,15 +53,6 @@ pub enum Side {
     Neither,
 }
 
-/// How a task came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
-    /// By fork(2), or vfork(2): a process.
-    Process,
-    /// By clone(2): a thread, or a process whose parent asked for another signal than SIGCHLD.
-    Clone,
-}
-
 /// Why a thread has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -75,8 +66,8 @@ pub enum Stop {
     Group,
     /// It was asked to, or is newly attached, or goes on after a group-stop.
     Trap,
-    /// It has made another task, which is attached too.
-    Born(u32, Birth),
+    /// It has made another task, which is attached too and reports itself.
+    Born,
     /// It has executed another program; its thread id was this one before.
     Exec(u32),
     /// For nothing that is looked at here.
@@ -313,10 +304,7 @@ pub fn wait() -> Result<Waited, SysError> {
         0 if signal == libc::SIGTRAP | 0x80 => Stop::Syscall,
         0 => Stop::Signal(signal),
         libc::PTRACE_EVENT_SECCOMP => Stop::Seccomp,
-        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
-            Stop::Born(message(tid), Birth::Process)
-        }
-        libc::PTRACE_EVENT_CLONE => Stop::Born(message(tid), Birth::Clone),
+        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => Stop::Born,
         libc::PTRACE_EVENT_EXEC => Stop::Exec(message(tid)),
         libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Stop::Trap,
         libc::PTRACE_EVENT_STOP => Stop::Group,

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::backend::recorder::Recorder;
 use crate::sys::SysError;
 use crate::sys::launch::Latch;
 use crate::sys::process::{PollFd, leave, poll_fds, send_signal, send_thread_signal};
-use crate::sys::ptrace::{self, Birth, Entry, Options, Registers, Resume, Side, Stop, Waited};
+use crate::sys::ptrace::{self, Entry, Options, Registers, Resume, Side, Stop, Waited};
 use crate::sys::signals::Waker;
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Process, Tgid};
@@ -105,8 +105,18 @@ impl Tracer {
 
     fn options(&self) -> Options {
         Options {
-            follow: self.follow,
+            // A child has the filter too, and without a tracer its calls would fail.
+            follow: self.follow || self.is_launch(),
             filtered: self.is_launch(),
+        }
+    }
+
+    /// Whether a process's calls are decided, where descendants are left alone.
+    fn is_target(&self, tgid: u32) -> bool {
+        match &self.mode {
+            Mode::Launch { pid, .. } => self.follow || tgid == *pid,
+            // No other is traced.
+            Mode::Attach(_) => true,
         }
     }
 
@@ -281,7 +291,9 @@ impl Tracing<'_> {
             }
             shared.wake_ns.store(self.expire(), Release);
             let is_asked = |tracee: &Tracee| tracee.asked.is_some();
-            shared.asked.store(self.tracees.values().any(is_asked), Release);
+            shared
+                .asked
+                .store(self.tracees.values().any(is_asked), Release);
             self.own.pulse.rest();
         }
     }
@@ -352,33 +364,26 @@ impl Tracing<'_> {
                 }
                 self.mend(tid, None);
             }
-            Stop::Born(child, birth) => self.born(tid, child, birth),
+            // The new one is added when it says so itself, which may have been before: it may even
+            // have ended by now.
+            Stop::Born => {}
             Stop::Exec(former) => self.executed(tid, former),
             Stop::Other => {}
         }
         self.go_on(tid, 0);
     }
 
-    /// A thread that is traced; one that is not known yet is newly born, and reported before the one
-    /// that made it. [`None`] for one that is not followed.
+    /// A thread that is traced; one that is not known yet is newly born. [`None`] for one that is not
+    /// followed.
     fn known(&mut self, tid: u32) -> Option<Tracee> {
         if let Some(tracee) = self.tracees.get(&tid) {
             return Some(*tracee);
         }
         let tgid = self.proc.group_of(Tgid(tid)).map_or(tid, |tgid| tgid.0);
-        if !self.own.follow && !self.tracees.values().any(|known| known.tgid == tgid) {
+        if !self.own.options().follow && !self.tracees.values().any(|known| known.tgid == tgid) {
             return None;
         }
         Some(*self.add(tid, tgid))
-    }
-
-    fn born(&mut self, parent: u32, child: u32, birth: Birth) {
-        match birth {
-            Birth::Process => drop(self.add(child, child).tgid),
-            Birth::Clone => drop(self.known(child)),
-        }
-        // A program that is not begun yet makes children that are not, either: none known does.
-        let _ = parent;
     }
 
     fn executed(&mut self, tid: u32, former: u32) {
@@ -448,7 +453,8 @@ impl Tracing<'_> {
             nr,
         };
         let decider = &self.own.recorder.decider;
-        if !decider.names(call) || self.own.memory.state() != RunState::Armed {
+        let in_force = self.own.memory.state() == RunState::Armed;
+        if !decider.names(call) || !in_force || !self.own.is_target(tgid) {
             return;
         }
         if !self.gate.has_begun(tid)
