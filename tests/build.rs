@@ -41,6 +41,7 @@ fn main() -> Result<(), String> {
         ("VICTIM", "victim.c", "victim"),
         ("HAMMER", "hammer.c", "hammer"),
         ("WAITER", "waiter.c", "waiter"),
+        ("TICKER", "ticker.c", "ticker"),
     ] {
         let program = out.join(name);
         compile(source, &program, &[])?;

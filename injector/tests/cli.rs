@@ -320,8 +320,8 @@ fn somebody_who_is_not_root_is_told_to_be() {
 /// What finject answers to a user who is not root, and asks for a process of root's.
 fn as_somebody_else(backend: &str) -> Output {
     let target = Target::start();
-    let rule = ["--backend", backend, "--rule", "fsync=EIO@3"];
-    let attach = [&["--pid", &target.pid()], &rule[..]].concat();
+    let pid = target.pid();
+    let attach = ["--backend", backend, "--pid", &pid, "--rule", "fsync=EIO@3"];
     // Root can become somebody else, where the program can still be reached.
     let is_root = std::fs::read_to_string("/proc/self/status")
         .unwrap()

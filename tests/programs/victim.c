@@ -6,17 +6,25 @@
  *                             between success and failure, with CLOCK_MONOTONIC nanoseconds
  *   victim family N CALL      a child from before the line, a child and a grandchild from after
  *                             it, and the process itself after an exec make N calls each
+ *   victim filtered N CALL    on a line, N calls under a seccomp filter of its own, which kills whoever
+ *                             makes a call that it does not know
+ *   victim threadexec N CALL  on a line, a thread other than the first executes the program anew,
+ *                             which makes N calls
  *
  * CALL is one of fsync fdatasync write unlink getppid pause. Built for both ABIs. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -191,6 +199,36 @@ static void family(const char *self, const char *number, const char *call) {
     exit(2);
 }
 
+/* Lets the calls of this program's modes and of its C library's output through, and kills for others. */
+static void filter_calls(void) {
+    static const int allowed[] = {SYS_read,   SYS_write,  SYS_getppid, SYS_fsync,      SYS_fdatasync,
+                                  SYS_unlink, SYS_fstat,  262 /* newfstatat */, SYS_exit_group, SYS_getpid,
+                                  SYS_access, SYS_faccessat, SYS_brk,  SYS_mmap, SYS_munmap, SYS_getrandom};
+    enum { COUNT = sizeof allowed / sizeof *allowed };
+    struct sock_filter code[2 * COUNT + 2];
+    struct sock_fprog program = {2 * COUNT + 2, code};
+    int at = 0;
+    code[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (int i = 0; i < COUNT; i++) {
+        code[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+        code[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    }
+    code[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) {
+        perror("seccomp");
+        exit(2);
+    }
+}
+
+static char **again;
+
+static void *exec_again(void *unused) {
+    (void)unused;
+    execl(again[0], again[0], "now", again[2], again[3], (char *)NULL);
+    perror("exec");
+    exit(2);
+}
+
 int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     struct seen seen;
@@ -212,6 +250,24 @@ int main(int argc, char **argv) {
     } else if (argc == 4 && !strcmp(argv[1], "family")) {
         call_name = argv[3];
         family(argv[0], argv[2], argv[3]);
+    } else if (argc == 4 && !strcmp(argv[1], "filtered")) {
+        call_name = argv[3];
+        open_file();
+        filter_calls();
+        printf("ready %d\n", (int)getpid());
+        fflush(stdout);
+        wait_line();
+        work(atol(argv[2]), &seen);
+        tell("self", &seen);
+        wait_line();
+    } else if (argc == 4 && !strcmp(argv[1], "threadexec")) {
+        pthread_t id;
+        again = argv;
+        printf("ready %d\n", (int)getpid());
+        fflush(stdout);
+        wait_line();
+        pthread_create(&id, NULL, exec_again, NULL);
+        pthread_join(id, NULL);
     } else if (argc == 4 && !strcmp(argv[1], "now")) {
         call_name = argv[3];
         open_file();

@@ -213,16 +213,13 @@ impl Running {
     /// summary, the records.
     fn finish(self) -> (Ended, Value, Vec<Value>) {
         let ended = self.victim.end();
-        let (summary, events) = match self.session {
-            Some(session) => {
-                let outcome = session.wait(PATIENCE);
-                (outcome.summary, outcome.events)
-            }
-            None => {
-                let text = fs::read_to_string(&self.events).unwrap_or_default();
-                let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
-                (summary_of(&ended), events.collect())
-            }
+        let (summary, events) = if let Some(session) = self.session {
+            let outcome = session.wait(PATIENCE);
+            (outcome.summary, outcome.events)
+        } else {
+            let text = fs::read_to_string(&self.events).unwrap_or_default();
+            let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            (summary_of(&ended), events.collect())
         };
         let _ = fs::remove_file(&self.events);
         (ended, summary, events)
@@ -268,6 +265,7 @@ cases! {
     processes_are_counted_apart: "getppid=EPERM@3,per:process",
     a_family_is_counted_together: "getppid=EPERM@1..12",
     descendants_are_left_alone_when_asked: "getppid=EPERM",
+    a_thread_other_than_the_first_may_exec: "getppid=EPERM@1..5",
     the_first_rule_with_a_result_decides: "getppid=EPERM@2",
     a_32_bit_caller_is_hit: "fsync=EIO@2",
     an_abi_can_be_named: "fsync@64=EIO",
@@ -386,6 +384,17 @@ fn descendants_are_left_alone_when_asked(rig: &Rig) {
         let wanted = if who == "after-exec" { 10 } else { 0 };
         assert_eq!(seen.seen[who].errors, wanted, "{who}");
     }
+}
+
+fn a_thread_other_than_the_first_may_exec(rig: &Rig) {
+    let seen = rig.observe(
+        &["--rule", "getppid=EPERM@1..5"],
+        programs::VICTIM,
+        &["threadexec", "10", "getppid"],
+        &["after-exec"],
+    );
+    assert_eq!(seen.seen["after-exec"].errors, 5);
+    assert_eq!(seen.tally(0, "matched"), 10);
 }
 
 fn the_first_rule_with_a_result_decides(rig: &Rig) {

@@ -9,5 +9,8 @@ pub const VICTIM32: &str = env!("VICTIM32");
 /// The waiter; the head of programs/waiter.c says what it does.
 pub const WAITER: &str = env!("WAITER");
 
+/// The ticker; the head of programs/ticker.c says what it does.
+pub const TICKER: &str = env!("TICKER");
+
 /// The hammer of map system calls; the head of programs/hammer.c says what it does.
 pub const HAMMER: &str = env!("HAMMER");

@@ -151,6 +151,22 @@ pub fn seize(tid: u32, options: Options) -> Result<(), SysError> {
     Ok(())
 }
 
+/// Sets what is reported of a stopped thread; `unfiltered` suspends its seccomp filters until it is set
+/// again (`PTRACE_O_SUSPEND_SECCOMP`), for which the kernel wants CAP_SYS_ADMIN and a tracer that has
+/// none itself.
+pub fn set_options(tid: u32, options: Options, unfiltered: bool) -> Result<(), SysError> {
+    const SUSPEND_SECCOMP: libc::c_long = 1 << 21;
+    let bits = options.bits() | if unfiltered { SUSPEND_SECCOMP } else { 0 };
+    call(
+        libc::PTRACE_SETOPTIONS,
+        tid,
+        0,
+        bits,
+        "ptrace(PTRACE_SETOPTIONS)",
+    )?;
+    Ok(())
+}
+
 /// Asks a thread to stop. It does before it is in user mode again; a call in which it sleeps ends
 /// for it.
 pub fn interrupt(tid: u32) -> Result<(), SysError> {

@@ -45,7 +45,7 @@ impl Waker {
     }
 
     /// Wakes it. A thread that is just about to wait may miss it.
-    pub fn wake(&self) {
+    pub fn wake(self) {
         // SAFETY: no pointers.
         unsafe { libc::syscall(libc::SYS_tgkill, self.tgid, self.tid, libc::SIGUSR1) };
     }

@@ -114,7 +114,9 @@ impl TraceError {
                     .into()
             }
             Self::Filtered(_) => {
-                "run finject as root, which may suspend the filter for the calls that fail".into()
+                "run finject as root and outside of a container that filters calls: it \
+                                  may then suspend the target's filter for the calls that fail"
+                    .into()
             }
             Self::Other { .. } | Self::NoTracer => {
                 "finject doctor tells what this machine has and lacks".into()
@@ -188,8 +190,10 @@ impl Ptrace {
     /// Those whose own filters would judge a call that is to fail, where finject may not suspend them.
     fn check_filters(targets: &[Tgid]) -> Result<(), BackendError> {
         let proc = Proc::default();
+        // The kernel lets no tracer suspend filters that has one itself.
+        let may_suspend = is_privileged() && !proc.has_filter(Tgid(std::process::id()));
         match targets.iter().find(|target| proc.has_filter(**target)) {
-            Some(target) if !is_privileged() => Err(TraceError::Filtered(target.0).into()),
+            Some(target) if !may_suspend => Err(TraceError::Filtered(target.0).into()),
             _ => Ok(()),
         }
     }

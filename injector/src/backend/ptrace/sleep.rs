@@ -70,8 +70,9 @@ impl Sleep {
     /// not tell (CONFIG_SCHED_DEBUG).
     pub(super) fn of(tid: u32) -> Self {
         let sleeps = sleeps(tid);
-        let now = monotonic_ns();
         let slept = slept_ns(tid).unwrap_or(0);
+        // After it, so that a wait is never taken for older than it is.
+        let now = monotonic_ns();
         Self {
             since_ns: now.saturating_sub(slept),
             seen_ns: now,

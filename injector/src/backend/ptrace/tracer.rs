@@ -78,6 +78,8 @@ struct Tracee {
     again: bool,
     /// It was asked to stop, and in this sleep.
     asked: Option<Sleep>,
+    /// Its seccomp filters are suspended until the call that is skipped is over.
+    unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
     deadline: Option<(u64, i64)>,
 }
@@ -142,14 +144,14 @@ impl Tracer {
         // Every thread was.
         shared.asked.store(true, Release);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.watch(&shared, &waker));
+            scope.spawn(|| self.watch(&shared, waker));
             tracing.trace(&shared);
             leave(0);
         });
     }
 
     /// Gives signs of life while the other thread does not hang, and ends the process.
-    fn watch(&self, shared: &Shared, waker: &Waker) {
+    fn watch(&self, shared: &Shared, waker: Waker) {
         let mut with_finject = true;
         let mut off_ns: Option<u64> = None;
         loop {
@@ -182,15 +184,14 @@ impl Tracer {
             if self.memory.state() == RunState::Off && !self.is_launch() {
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
                 let late = monotonic_ns().saturating_sub(off_ns) > LINGERING_NS;
-                let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
-                if is_owed && !late {
-                    continue;
-                }
                 let _at_work = shared
                     .at_work
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
-                leave(0);
+                let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
+                if late || !is_owed {
+                    leave(0);
+                }
             }
         }
     }
@@ -267,6 +268,7 @@ impl Tracing<'_> {
             tgid,
             inside: false,
             again: false,
+            unfiltered: false,
             asked: None,
             deadline: None,
         })
@@ -364,11 +366,10 @@ impl Tracing<'_> {
                 }
                 self.mend(tid, None);
             }
-            // The new one is added when it says so itself, which may have been before: it may even
-            // have ended by now.
-            Stop::Born => {}
             Stop::Exec(former) => self.executed(tid, former),
-            Stop::Other => {}
+            // A new one is added when it reports itself, which may have been before: it may even have
+            // ended by now.
+            Stop::Born | Stop::Other => {}
         }
         self.go_on(tid, 0);
     }
@@ -411,6 +412,9 @@ impl Tracing<'_> {
             return;
         };
         if std::mem::take(&mut tracee.inside) {
+            if std::mem::take(&mut tracee.unfiltered) {
+                let _ = ptrace::set_options(tid, self.own.options(), false);
+            }
             if tracee.asked.is_some() {
                 // The stop at its entry stood for the one that was asked for, and the call ended all
                 // the same (kernel/signal.c, `ptrace_stop`: any trap clears a pending one).
@@ -483,16 +487,8 @@ impl Tracing<'_> {
         })
     }
 
-    fn carry_out(&self, tgid: u32, tid: u32, call: CallSlot, entry: &Entry, decided: &Decided) {
+    fn carry_out(&mut self, tgid: u32, tid: u32, call: CallSlot, entry: &Entry, decided: &Decided) {
         let facts = Recorder::facts(tgid, tid, call, entry.args);
-        let skip = |value| {
-            Registers::of(tid)
-                .and_then(|mut registers| {
-                    registers.skip(value);
-                    registers.set(tid)
-                })
-                .is_ok()
-        };
         let mut sent = Vec::new();
         for firing in &decided.firings {
             let signal = firing.signal();
@@ -500,12 +496,33 @@ impl Tracing<'_> {
         }
         let done = match decided.fate {
             Fate::Runs => true,
-            Fate::Gets(value) => skip(value),
-            Fate::Dies => skip(-i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32),
+            Fate::Gets(value) => self.skip(tid, value),
+            Fate::Dies => {
+                self.skip(tid, -i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32)
+            }
         };
         for (firing, sent) in decided.firings.iter().zip(sent) {
             self.own.recorder.settle(firing, done && sent, &facts);
         }
+    }
+
+    /// A call at whose entry a thread is does not run, and gives this; whether that could be done. The
+    /// target's own filters would judge it as the call -1, after this stop; in a launched command
+    /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
+    fn skip(&mut self, tid: u32, value: i64) -> bool {
+        if !self.own.is_launch() && self.proc.has_filter(Tgid(tid)) {
+            if ptrace::set_options(tid, self.own.options(), true).is_err() {
+                return false;
+            }
+            if let Some(tracee) = self.tracees.get_mut(&tid) {
+                tracee.unfiltered = true;
+            }
+        }
+        let skipped = Registers::of(tid).and_then(|mut registers| {
+            registers.skip(value);
+            registers.set(tid)
+        });
+        skipped.is_ok()
     }
 
     /// A call that ended for the tracer, and for nobody else, is made again with the time that is

@@ -1,0 +1,312 @@
+//! The ptrace backend on the kernel at hand: that nobody notices it but by the faults, and what becomes
+//! of targets when one of finject's processes dies or hangs.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{fs, path::Path, process::Command, thread::sleep, time::Duration};
+
+use finject_tests::{
+    child::{Child, PATIENCE, eventually},
+    finject::{Finject, Session},
+    programs,
+    victim::Victim,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+const FINJECT: &str = env!("CARGO_BIN_EXE_finject");
+/// How long targets may take to run on.
+const SOON: Duration = Duration::from_secs(2);
+
+fn attach(pid: u32, rule: &str) -> Finject {
+    Finject::of(Path::new(FINJECT))
+        .args(["--backend", "ptrace"])
+        .pid(pid)
+        .rule(rule)
+}
+
+/// finject with a rule, complete up to the command.
+fn launch(rule: &str) -> Command {
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--default-signal",
+            FINJECT,
+            "--backend",
+            "ptrace",
+            "--quiet",
+        ])
+        .args(["--rule", rule, "--"])
+        .env_remove("FINJECT_RULES");
+    command
+}
+
+fn looping() -> Victim {
+    Victim::of(programs::VICTIM, &["loop", "getppid"])
+}
+
+/// A process of finject's beside the one that was started, by its name.
+fn helper(of: u32, name: &str) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+    let is_it = |pid: &&str| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    };
+    let pid = children.split_ascii_whitespace().find(is_it);
+    pid.unwrap_or_else(|| panic!("no {name} of {of}"))
+        .parse()
+        .unwrap()
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// The states of a process's threads, and whether one of them is traced.
+fn threads(pid: u32) -> (Vec<char>, bool) {
+    let mut states = Vec::new();
+    let mut traced = false;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or("").trim().to_owned()
+        };
+        states.extend(field("State:").chars().next());
+        traced |= field("TracerPid:") != "0";
+    }
+    (states, traced)
+}
+
+fn is_free(pid: u32) -> bool {
+    let (states, traced) = threads(pid);
+    !traced && !states.iter().any(|state| matches!(state, 'T' | 't'))
+}
+
+/// Calls that sleep are neither cut short nor made longer, however often finject comes and goes. How
+/// long each takes is the machine's matter; twice its time, again and again, would be finject's.
+#[test]
+fn sleeping_calls_do_not_notice() {
+    let mut command = Command::new(programs::WAITER);
+    let mut waiter = Child::start(command.arg("200"));
+    waiter.expect_line(PATIENCE, |line| line.starts_with("ready "));
+    for _ in 0..100 {
+        let session = attach(waiter.pid(), "fsync=EIO@3")
+            .args(["--duration", "30ms"])
+            .start();
+        let outcome = session.wait(PATIENCE);
+        assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
+    }
+    waiter.close();
+    let ended = waiter.wait(PATIENCE);
+    let ways: Vec<&String> = ended
+        .stdout
+        .iter()
+        .filter(|line| line.contains(" waits="))
+        .collect();
+    assert_eq!(ways.len(), 11, "{ended}");
+    for way in ways {
+        let field = |name: &str| -> u64 {
+            let value = way
+                .split(' ')
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.unwrap().parse().unwrap()
+        };
+        for name in ["interrupted", "early", "other"] {
+            assert_eq!(field(name), 0, "{way}");
+        }
+        assert!(field("late") * 10 <= field("waits"), "{way}");
+    }
+}
+
+#[test]
+fn a_timer_changes_nothing() {
+    for mode in ["restart", "interrupt"] {
+        let work = |command: &mut Command| {
+            let mut ticker = Child::start(command.args([mode, "3000"]));
+            ticker.expect_line(PATIENCE, |line| line.starts_with("ready "));
+            ticker
+        };
+        let wanted = "done wrong=0 errors=30 ticked=1 restarted=1";
+        let mut attached = work(&mut Command::new(programs::TICKER));
+        let session = attach(attached.pid(), "getppid=EPERM@100+100").start();
+        attached.say("");
+        attached.expect_line(PATIENCE, |line| line == wanted);
+        assert_eq!(session.wait(PATIENCE).fired(), 30);
+        let mut launched = work(launch("getppid=EPERM@100+100").arg(programs::TICKER));
+        launched.say("");
+        launched.expect_line(PATIENCE, |line| line == wanted);
+        assert_eq!(launched.wait(PATIENCE).code(), Some(0));
+    }
+}
+
+/// Whoever dies or hangs, the target runs on without faults, and nobody holds it.
+fn runs_on_after(wound: impl Fn(&mut Session)) {
+    let victim = looping();
+    for _ in 0..5 {
+        let mut session = attach(victim.pid(), "getppid=EPERM").start();
+        victim.until(PATIENCE, true);
+        wound(&mut session);
+        victim.until(SOON, false);
+        eventually(SOON, "nobody holds it", || is_free(victim.pid()));
+        drop(session);
+    }
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn killed_in_a_storm_the_target_runs_on() {
+    runs_on_after(|session| {
+        session.child().signal(Signal::KILL);
+        assert_eq!(session.child().wait(PATIENCE).code(), None);
+    });
+}
+
+#[test]
+fn the_tracers_death_frees_the_target_and_is_told() {
+    runs_on_after(|session| {
+        send(helper(session.pid(), "finject-tracer"), Signal::KILL);
+        let ended = session.child().wait(PATIENCE);
+        assert_eq!(ended.code(), Some(125), "{ended}");
+        assert!(ended.err().contains("has died or hung"), "{ended}");
+    });
+}
+
+#[test]
+fn stopped_it_injects_nothing_and_holds_nobody() {
+    let victim = looping();
+    let mut session = attach(victim.pid(), "getppid=EPERM").start();
+    victim.until(PATIENCE, true);
+    session.child().signal(Signal::STOP);
+    victim.until(Duration::from_secs(3), false);
+    eventually(SOON, "nobody holds it", || is_free(victim.pid()));
+    session.child().signal(Signal::CONT);
+    assert_eq!(session.wait(PATIENCE).code(), Some(125));
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn a_tracer_that_somebody_stops_goes_on_or_is_ended() {
+    let victim = looping();
+    let mut session = attach(victim.pid(), "getppid=EPERM@2+2").start();
+    victim.until(PATIENCE, true);
+    for _ in 0..4 {
+        send(helper(session.pid(), "finject-tracer"), Signal::STOP);
+        sleep(Duration::from_millis(1500));
+        let before = victim.changes().len();
+        eventually(SOON, "it calls again", || {
+            victim.changes().len() > before + 10
+        });
+    }
+    session.child().signal(Signal::INT);
+    assert_eq!(session.wait(PATIENCE).code(), Some(0));
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn a_launched_command_outlives_finject_and_not_its_tracer() {
+    let launched = || {
+        let victim = Victim::launched(&mut launch("getppid=EPERM"), &["loop", "getppid"]);
+        victim.until(PATIENCE, true);
+        victim
+    };
+    let mut victim = launched();
+    victim.child().signal(Signal::KILL);
+    victim.until(SOON, false);
+    victim.child().close();
+    // Without a tracer the filter's calls would fail with ENOSYS for ever.
+    let mut victim = launched();
+    send(helper(victim.pid(), "finject-tracer"), Signal::KILL);
+    let ended = victim.child().wait(PATIENCE);
+    assert_eq!(ended.code(), Some(125), "{ended}");
+    assert!(ended.err().contains("has died or hung"), "{ended}");
+}
+
+#[test]
+fn job_control_works_as_without() {
+    let victim = looping();
+    let session = attach(victim.pid(), "getppid=EPERM@2+2").start();
+    victim.until(PATIENCE, true);
+    for _ in 0..3 {
+        victim.signal_worker(Signal::STOP);
+        eventually(SOON, "it stops", || {
+            threads(victim.pid())
+                .0
+                .iter()
+                .all(|state| matches!(state, 'T' | 't'))
+        });
+        sleep(Duration::from_millis(100));
+        let before = victim.changes().len();
+        sleep(Duration::from_millis(200));
+        assert_eq!(victim.changes().len(), before, "it stays stopped");
+        victim.signal_worker(Signal::CONT);
+        eventually(SOON, "it goes on", || victim.changes().len() > before + 10);
+    }
+    assert_eq!(session.stop().code(), Some(0));
+    eventually(SOON, "nobody holds it", || is_free(victim.pid()));
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn a_process_has_one_tracer() {
+    let victim = looping();
+    let session = attach(victim.pid(), "getppid=EPERM@1000000").start();
+    let Err(ended) = attach(victim.pid(), "getppid=EPERM").try_start() else {
+        panic!("a second tracer attached");
+    };
+    assert_eq!(ended.code(), Some(69), "{ended}");
+    for words in [
+        "is traced already, by process",
+        "finject-tracer",
+        "help: a process has one tracer",
+    ] {
+        assert!(ended.err().contains(words), "{ended}");
+    }
+    assert_eq!(session.stop().code(), Some(0));
+    assert_eq!(victim.fails(), Some(false));
+}
+
+#[test]
+fn a_target_that_dies_at_any_moment_ends_the_session() {
+    for round in 0..20_u64 {
+        let mut victim = looping();
+        let pid = victim.pid();
+        let killer = std::thread::spawn(move || {
+            sleep(Duration::from_millis(round * 3));
+            victim.child().signal(Signal::KILL);
+            victim.child().wait(PATIENCE);
+        });
+        match attach(pid, "getppid=EPERM").try_start() {
+            Ok(session) => {
+                let outcome = session.wait(PATIENCE);
+                assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
+                assert_eq!(outcome.summary["ending"], "targets-ended");
+            }
+            Err(ended) => assert!(matches!(ended.code(), Some(0 | 64 | 69 | 125)), "{ended}"),
+        }
+        killer.join().unwrap();
+    }
+}
+
+/// A filter that knows its calls kills for others, and would judge a call that is skipped as the call
+/// -1; it is suspended for that one.
+#[test]
+fn a_targets_own_filter_does_not_judge_the_calls_that_fail() {
+    let mut victim = Victim::of(programs::VICTIM, &["filtered", "10", "getppid"]);
+    match attach(victim.pid(), "getppid=EPERM@2+2").try_start() {
+        Ok(session) => {
+            let seen = victim.work();
+            assert_eq!((seen.calls, seen.errors), (10, 5));
+            assert_eq!(victim.end().code(), Some(0));
+            assert_eq!(session.wait(PATIENCE).fired(), 5);
+        }
+        // Without privilege, or where whoever runs the tests has a filter: said, and left alone.
+        Err(ended) => {
+            assert_eq!(ended.code(), Some(69), "{ended}");
+            assert!(
+                ended.err().contains("has a seccomp filter of its own"),
+                "{ended}"
+            );
+            assert_eq!(victim.work().errors, 0);
+        }
+    }
+}
