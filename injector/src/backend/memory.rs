@@ -12,7 +12,7 @@ use injector_common::{Control, Counter, RuleCell, RunState, Shared, WireRule};
 use super::{Leased, Report, RuleReport};
 use crate::sys::SysError;
 use crate::sys::mapping::Mapping;
-use crate::syscall::{Abi, CallId};
+use crate::syscall::{Abi, CallId, Sysno};
 
 /// A call that a rule names: ABI and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +36,15 @@ impl From<CallId> for CallSlot {
         Self {
             compat: call.abi == Abi::I386,
             nr: call.nr.0,
+        }
+    }
+}
+
+impl From<CallSlot> for CallId {
+    fn from(call: CallSlot) -> Self {
+        Self {
+            abi: if call.compat { Abi::I386 } else { Abi::X86_64 },
+            nr: Sysno(call.nr),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! A session: `finject --pid N --rule R`, or `finject --rule R -- COMMAND`.
 
-use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -8,7 +7,8 @@ use std::time::Duration;
 
 use super::exit::Exit;
 use super::live::Live;
-use super::rules::{self, Complained, Rules};
+use super::rules::{self, Rules};
+use super::target::{NoPlan, Targeting};
 use super::{chain, complain, print_err, print_out};
 use crate::backend::choose::{Choice, NotChosen};
 use crate::history::Writer;
@@ -16,19 +16,6 @@ use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
 use crate::sys::launch::Ended;
 use crate::sys::process::inherited_fd;
-use crate::target::launch::Launch;
-use crate::target::process::{Proc, Process, Tgid};
-use crate::target::select;
-
-/// Where a program begins.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ArmAt {
-    /// At its own entry point: the calls of the dynamic loader neither count nor fail.
-    #[default]
-    Entry,
-    /// With its exec.
-    Exec,
-}
 
 /// A backend, as the user names it.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,24 +32,11 @@ enum Wanted {
 }
 
 /// What every use of a plan has in common.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "one for each switch of the command line"
-)]
 #[derive(clap::Args, Debug)]
 #[group(skip)]
 pub struct Common {
-    /// A running process: all its threads, and its descendants; may be repeated
-    #[arg(long = "pid", short = 'p', value_name = "PID")]
-    pids: Vec<u32>,
-
-    /// A command to launch under the rules, and its arguments
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
-    command: Vec<OsString>,
-
-    /// From where on the calls of a launched or exec'd program count
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
-    arm_at: ArmAt,
+    #[command(flatten)]
+    targets: Targeting,
 
     #[command(flatten)]
     rules: rules::Options,
@@ -79,17 +53,9 @@ pub struct Common {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Leave the descendants of targets alone
-    #[arg(long)]
-    no_follow: bool,
-
     /// Count, but let nothing fire
     #[arg(long)]
     dry_run: bool,
-
-    /// Take processes that others depend on for targets all the same (sshd, systemd ...)
-    #[arg(long)]
-    force: bool,
 
     /// Answer as JSON on standard output
     #[arg(long)]
@@ -129,30 +95,6 @@ fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 11
 }
 
-/// A command line without a plan; everything has been said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPlan {
-    /// What was written cannot be meant.
-    Usage,
-    /// The command cannot be launched: the status that shells end with.
-    Command(u8),
-}
-
-impl From<Complained> for NoPlan {
-    fn from(_: Complained) -> Self {
-        Self::Usage
-    }
-}
-
-impl From<NoPlan> for Exit {
-    fn from(none: NoPlan) -> Self {
-        match none {
-            NoPlan::Usage => Self::Usage,
-            NoPlan::Command(status) => Self::Mirrored(status),
-        }
-    }
-}
-
 impl Common {
     /// The backend that the user names.
     pub fn backend(&self) -> Option<Choice> {
@@ -167,60 +109,22 @@ impl Common {
     /// The plan. What is wrong is printed, all of it.
     pub fn plan(&self) -> Result<Plan, NoPlan> {
         let rules = self.rules.read();
-        let targets = self.targets();
+        let targets = self.targets.find();
         let Rules { rules, arming } = rules?;
         Ok(Plan {
             rules,
             arming,
             targets: targets?,
             seed: self.seed.unwrap_or_else(random_seed),
-            follow: !self.no_follow,
+            follow: self.targets.follow(),
             dry_run: self.dry_run,
             duration: self.duration,
         })
     }
-
-    fn targets(&self) -> Result<Targets, NoPlan> {
-        if !self.command.is_empty() {
-            let search = std::env::var_os("PATH");
-            let from_exec = self.arm_at == ArmAt::Exec;
-            return Launch::find(&self.command, search.as_deref(), from_exec)
-                .map(Targets::Launched)
-                .map_err(|error| {
-                    complain(&error.to_string(), &[error.help()]);
-                    NoPlan::Command(error.status())
-                });
-        }
-        if self.pids.is_empty() {
-            complain(
-                "no target",
-                &["--pid PID names a running process, and -- COMMAND launches one".to_owned()],
-            );
-            return Err(NoPlan::Usage);
-        }
-        let own = Tgid(std::process::id());
-        let mut targets: Vec<Process> = Vec::new();
-        let mut wrong = false;
-        for pid in &self.pids {
-            match select::check(&Proc::default(), Tgid(*pid), own, self.force) {
-                Ok(process) if targets.iter().any(|known| known.tgid == process.tgid) => {}
-                Ok(process) => targets.push(process),
-                Err(error) => {
-                    complain(&error.to_string(), &[error.help()]);
-                    wrong = true;
-                }
-            }
-        }
-        if wrong {
-            Err(NoPlan::Usage)
-        } else {
-            Ok(Targets::Running(targets))
-        }
-    }
 }
 
 /// Tells why a session did not run.
-fn explain_failure(error: &SessionError) -> Exit {
+pub(super) fn explain_failure(error: &SessionError) -> Exit {
     match error {
         SessionError::NotChosen(NotChosen::Refused(reasons)) => {
             for reason in reasons {
@@ -304,21 +208,28 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     if !options.quiet {
         print_err(&format!("finject: {}", summary.to_text(&plan)));
     }
-    if let (Some(Ended::NotStarted(errno)), Targets::Launched(launch)) =
-        (summary.command, &plan.targets)
-    {
+    let mirrored = summary.command.map(|ended| mirrored(ended, &plan.targets));
+    Ok(match (summary.ending, mirrored) {
+        (ending, _) if ending.is_failure() => Exit::Failed,
+        (_, Some(exit @ Exit::Mirrored(_))) => exit,
+        _ if options.must_fire && !summary.every_rule_fired() => Exit::NeverFired,
+        _ => Exit::Done,
+    })
+}
+
+/// The exit status for a command's end, which is its own. Tells why one was not started.
+pub(super) fn mirrored(ended: Ended, targets: &Targets) -> Exit {
+    if let (Ended::NotStarted(errno), Targets::Launched(launch)) = (ended, targets) {
         let why = std::io::Error::from_raw_os_error(errno);
         complain(
             &format!("{}: {why}", launch.path.display()),
             &["name a program that this machine can execute".into()],
         );
     }
-    Ok(match (summary.ending, summary.command.map(status)) {
-        (ending, _) if ending.is_failure() => Exit::Failed,
-        (_, Some(status)) if status != 0 => Exit::Mirrored(status),
-        _ if options.must_fire && !summary.every_rule_fired() => Exit::NeverFired,
-        _ => Exit::Done,
-    })
+    match status(ended) {
+        0 => Exit::Done,
+        status => Exit::Mirrored(status),
+    }
 }
 
 /// What a shell would say of a command's end.

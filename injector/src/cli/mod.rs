@@ -1,11 +1,13 @@
 //! The command line: options and subcommands, one file each. clap lives only here.
 
 pub mod attach;
+pub mod count;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod live;
 pub mod rules;
+pub mod target;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ Examples:
         die just before the first rename; exit status 124 if there was none
   finject --rule 'fsync=EIO@3' -- ./test --all
         launches a command under the rule; needs no privilege; its status is finject's
+  finject count -- ./test --all
+        which calls it makes, how often, and a rule for each to begin with
   finject explain --pid 123 --rule '%sync=EIO'
         what would be done; touches nothing
   finject doctor
@@ -60,6 +64,8 @@ struct Cli {
 enum Command {
     /// Tell what this machine can do, what it lacks, and what would provide it
     Doctor(doctor::Options),
+    /// Count the calls that a program makes, and name a rule for each to begin with
+    Count(count::Options),
     /// Print what would be done; touches nothing
     Explain(explain::Options),
     /// Explain finject, or one topic: rules
@@ -171,6 +177,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Some(Command::Doctor(options)) => doctor::run(&options),
+        Some(Command::Count(options)) => count::run(&options),
         Some(Command::Explain(options)) => explain::run(&options),
         Some(Command::Help { topic }) => Ok(help(topic.as_deref())),
         None => attach::run(&cli.attach),

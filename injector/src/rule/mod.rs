@@ -25,6 +25,7 @@ mod print;
 mod reference;
 mod resolve;
 mod split;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -42,6 +43,7 @@ pub use self::{
     reference::REFERENCE,
     resolve::{Compiled, ResolvedRule, RuleName, RuleText, Step, When, compile},
     split::split,
+    suggest::to_begin_with,
     value::{Count, Percent},
     warning::{RuleWarning, Warning},
 };

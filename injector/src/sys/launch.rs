@@ -128,18 +128,19 @@ impl Command {
         filter: &Filter,
         may_gain: bool,
     ) -> Result<(Self, Listener), LaunchError> {
-        let mut command = Self::spawn(image, filter, may_gain, Handover::Listener)?;
+        let mut command = Self::spawn(image, Some(filter), may_gain, Handover::Listener)?;
         let number = command.filter()? - 1;
         // SAFETY: the child has just made it in the table that both share; it is nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(number as i32) };
         Ok((command, Listener::new(fd)))
     }
 
-    /// Starts it under a filter that hands calls to a tracer: it waits until that opens the latch,
-    /// and then at its execve(2), which the filter has to name. Before any thread is started.
+    /// Starts it for a tracer: it waits until that opens the latch. Under a filter that hands calls to
+    /// the tracer it waits once more, at its execve(2), which the filter has to name. Before any
+    /// thread is started.
     pub fn start_traced(
         image: &Image,
-        filter: &Filter,
+        filter: Option<&Filter>,
         may_gain: bool,
     ) -> Result<(Self, Latch), LaunchError> {
         let command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
@@ -149,7 +150,7 @@ impl Command {
 
     fn spawn(
         image: &Image,
-        filter: &Filter,
+        filter: Option<&Filter>,
         may_gain: bool,
         handover: Handover,
     ) -> Result<Self, LaunchError> {
@@ -166,17 +167,17 @@ impl Command {
             .chain(image.args.iter().skip(1).cloned())
             .collect();
         let script = pointers(&script);
-        let program = libc::sock_fprog {
+        let program = filter.map(|filter| libc::sock_fprog {
             len: filter.len() as u16,
             filter: filter.as_ptr().cast_mut(),
-        };
+        });
         let start = Start {
             words: &words,
             path: &image.path,
             argv: &argv,
             envp: &envp,
             script: &script,
-            program: &program,
+            program: program.as_ref(),
             may_gain,
             handover,
         };
@@ -293,7 +294,7 @@ struct Start<'a> {
     argv: &'a [*const libc::c_char],
     envp: &'a [*const libc::c_char],
     script: &'a [*const libc::c_char],
-    program: &'a libc::sock_fprog,
+    program: Option<&'a libc::sock_fprog>,
     may_gain: bool,
     handover: Handover,
 }
@@ -328,6 +329,37 @@ impl Start<'_> {
         }
     }
 
+    /// Installs the filter, and tells.
+    ///
+    /// # Safety
+    ///
+    /// In the child.
+    unsafe fn install(&self, program: &libc::sock_fprog) {
+        // SAFETY: plain system calls; the filter was made by the parent.
+        unsafe {
+            let errno = || (*libc::__errno_location()).unsigned_abs();
+            if !self.may_gain && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+                self.tell(FILTER, REFUSED | errno());
+                libc::_exit(127);
+            }
+            let flags = match self.handover {
+                Handover::Listener => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
+                Handover::Tracer => 0,
+            };
+            let given = libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                std::ptr::from_ref(program),
+            );
+            if given < 0 {
+                self.tell(FILTER, REFUSED | errno());
+                libc::_exit(127);
+            }
+            self.tell(FILTER, given as u32 + 1);
+        }
+    }
+
     /// The child, up to its exec.
     ///
     /// # Safety
@@ -351,25 +383,9 @@ impl Start<'_> {
             if self.handover == Handover::Tracer {
                 self.await_tracer();
             }
-            if !self.may_gain && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-                self.tell(FILTER, REFUSED | errno());
-                libc::_exit(127);
+            if let Some(program) = self.program {
+                self.install(program);
             }
-            let flags = match self.handover {
-                Handover::Listener => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
-                Handover::Tracer => 0,
-            };
-            let given = libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                flags,
-                std::ptr::from_ref(self.program),
-            );
-            if given < 0 {
-                self.tell(FILTER, REFUSED | errno());
-                libc::_exit(127);
-            }
-            self.tell(FILTER, given as u32 + 1);
             libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             let mut failure = errno();
             if failure == libc::ENOEXEC.unsigned_abs() {

@@ -2,6 +2,8 @@
 //! decides at the entry of each call. Attached, every call of a target stops it twice; launched, a
 //! seccomp filter makes only the calls stop that rules name, and those once. ptrace(2).
 
+pub mod census;
+pub mod count;
 mod keeper;
 mod pulse;
 mod sleep;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use injector_common::{Event, limits::MAX_RULES};
 
 use self::pulse::{Phase, Pulse};
-use self::tracer::{Mode, Tracer};
+use self::tracer::{Mode, Tracer, Work};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
@@ -170,23 +172,6 @@ impl Ptrace {
         })
     }
 
-    /// Waits until the tracer has attached to all threads; how many there are.
-    fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match pulse.phase() {
-                Phase::Attached(threads) => return Ok(threads),
-                Phase::Refused { tid, errno } => {
-                    return Err(TraceError::of(&Proc::default(), tid, errno).into());
-                }
-                Phase::Starting if tracer.has_ended() || Instant::now() > until => {
-                    return Err(TraceError::NoTracer.into());
-                }
-                Phase::Starting => std::thread::sleep(LOOK),
-            }
-        }
-    }
-
     /// Those whose own filters would judge a call that is to fail, where finject may not suspend them.
     fn check_filters(targets: &[Tgid]) -> Result<(), BackendError> {
         let proc = Proc::default();
@@ -195,6 +180,39 @@ impl Ptrace {
         match targets.iter().find(|target| proc.has_filter(**target)) {
             Some(target) if !may_suspend => Err(TraceError::Filtered(target.0).into()),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Starts the tracer, and the process that looks after it.
+fn start(tracer: Tracer, orphaned: Orphaned) -> Result<(Helper, Helper), BackendError> {
+    let process = Helper::start(c"finject-tracer", &tracer.descriptors(), orphaned, || {
+        tracer.serve();
+    })?;
+    let pulse = Arc::clone(&tracer.pulse);
+    drop(tracer);
+    let keeper = Helper::start(
+        c"finject-keeper",
+        &[process.handle()],
+        Orphaned::GoesOn,
+        || keeper::keep(&process, &pulse),
+    )?;
+    Ok((process, keeper))
+}
+
+/// Waits until the tracer has attached to all threads; how many there are.
+fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match pulse.phase() {
+            Phase::Attached(threads) => return Ok(threads),
+            Phase::Refused { tid, errno } => {
+                return Err(TraceError::of(&Proc::default(), tid, errno).into());
+            }
+            Phase::Starting if tracer.has_ended() || Instant::now() > until => {
+                return Err(TraceError::NoTracer.into());
+            }
+            Phase::Starting => std::thread::sleep(LOOK),
         }
     }
 }
@@ -218,10 +236,11 @@ impl Backend for Ptrace {
                 warnings.extend(gains_nothing(launch));
                 let filter = filter_of(spec, To::Tracer);
                 let (command, latch) =
-                    Command::start_traced(&image(launch), &filter, is_privileged())?;
+                    Command::start_traced(&image(launch), Some(&filter), is_privileged())?;
                 let mode = Mode::Launch {
                     pid: command.pid(),
                     latch,
+                    is_filtered: true,
                     from_exec: launch.from_exec,
                 };
                 (Some(command), mode, Orphaned::GoesOn)
@@ -233,7 +252,7 @@ impl Backend for Ptrace {
         let decider = Decider::new(Arc::clone(&self.memory), spec);
         let own = Tgid(std::process::id());
         let tracer = Tracer {
-            recorder: Recorder::new(decider, event_end.into()),
+            work: Work::Decide(Recorder::new(decider, event_end.into())),
             memory: Arc::clone(&self.memory),
             pulse: Arc::clone(&pulse),
             finject: finject_end,
@@ -241,16 +260,7 @@ impl Backend for Ptrace {
             follow: plan.follow,
             never: Proc::default().lineage(own),
         };
-        let process = Helper::start(c"finject-tracer", &tracer.descriptors(), orphaned, || {
-            tracer.serve();
-        })?;
-        drop(tracer);
-        let keeper = Helper::start(
-            c"finject-keeper",
-            &[process.handle()],
-            Orphaned::GoesOn,
-            || keeper::keep(&process, &pulse),
-        )?;
+        let (process, keeper) = start(tracer, orphaned)?;
         let running = self.running.insert(Running {
             command,
             tracer: process,
@@ -259,7 +269,7 @@ impl Backend for Ptrace {
             events: events.into(),
             alive: Some(alive),
         });
-        let threads = Self::await_tracer(&running.tracer, &running.pulse)?;
+        let threads = await_tracer(&running.tracer, &running.pulse)?;
         if let Some(command) = &mut running.command {
             command.filter()?;
         }

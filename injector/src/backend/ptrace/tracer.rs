@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use injector_common::RunState;
 
+use super::census::Census;
 use super::pulse::{Phase, Pulse};
 use super::sleep::{self, Sleep};
 use crate::backend::decider::{Caller, Decided, Fate};
@@ -36,18 +37,28 @@ const LINGERING_NS: u64 = 1_500_000_000;
 /// How long a command that is launched waits between two looks whether rules are in force.
 const IDLE: Duration = Duration::from_micros(200);
 
+/// What it does with the calls that it sees.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Decides them by rules.
+    Decide(Recorder),
+    /// Counts them.
+    Count(Census),
+}
+
 /// Whom it traces.
 #[derive(Debug)]
 pub(super) enum Mode {
     /// Processes that run.
     Attach(Vec<Tgid>),
-    /// A command, which waits for the latch; what it has in common with the ones that it starts is
-    /// a filter that hands over the calls that rules name.
+    /// A command, which waits for the latch.
     Launch {
         /// The command.
         pid: u32,
         /// What it waits for.
         latch: Latch,
+        /// It has a filter that hands over the calls that rules name, and so have all that it starts.
+        is_filtered: bool,
         /// Calls before the entry point count too.
         from_exec: bool,
     },
@@ -56,7 +67,7 @@ pub(super) enum Mode {
 /// What the process works with.
 #[derive(Debug)]
 pub(super) struct Tracer {
-    pub(super) recorder: Recorder,
+    pub(super) work: Work,
     pub(super) memory: Arc<Memory>,
     pub(super) pulse: Arc<Pulse>,
     /// Becomes readable when finject is gone, or wants all threads let go.
@@ -98,18 +109,37 @@ struct Shared {
 impl Tracer {
     /// The descriptors that the process has to keep.
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.recorder.fd(), self.finject.as_fd()]
+        let out = match &self.work {
+            Work::Decide(recorder) => recorder.fd(),
+            Work::Count(census) => census.fd(),
+        };
+        [out, self.finject.as_fd()]
     }
 
-    fn is_launch(&self) -> bool {
-        matches!(self.mode, Mode::Launch { .. })
+    /// Whether the calls come by a filter, rather than that all are seen.
+    fn is_filtered(&self) -> bool {
+        matches!(
+            self.mode,
+            Mode::Launch {
+                is_filtered: true,
+                ..
+            }
+        )
+    }
+
+    /// Ends the process.
+    fn leave(&self) -> ! {
+        if let Work::Count(census) = &self.work {
+            census.hand_over();
+        }
+        leave(0)
     }
 
     fn options(&self) -> Options {
         Options {
             // A child has the filter too, and without a tracer its calls would fail.
-            follow: self.follow || self.is_launch(),
-            filtered: self.is_launch(),
+            follow: self.follow || self.is_filtered(),
+            filtered: self.is_filtered(),
         }
     }
 
@@ -131,7 +161,7 @@ impl Tracer {
             own: self,
             tracees: HashMap::new(),
             gate: Gate::default(),
-            has_begun: !self.is_launch(),
+            has_begun: matches!(self.mode, Mode::Attach(_)),
             proc: Proc::default(),
         };
         if let Err((tid, error)) = tracing.attach() {
@@ -146,7 +176,7 @@ impl Tracer {
         std::thread::scope(|scope| {
             scope.spawn(|| self.watch(&shared, waker));
             tracing.trace(&shared);
-            leave(0);
+            self.leave();
         });
     }
 
@@ -181,7 +211,7 @@ impl Tracer {
             if self.memory.state() == RunState::Armed && monotonic_ns() > self.memory.lease() {
                 self.memory.lapse();
             }
-            if self.memory.state() == RunState::Off && !self.is_launch() {
+            if self.memory.state() == RunState::Off && !self.is_filtered() {
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
                 let late = monotonic_ns().saturating_sub(off_ns) > LINGERING_NS;
                 let _at_work = shared
@@ -190,7 +220,7 @@ impl Tracer {
                     .unwrap_or_else(PoisonError::into_inner);
                 let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
                 if late || !is_owed {
-                    leave(0);
+                    self.leave();
                 }
             }
         }
@@ -333,7 +363,7 @@ impl Tracing<'_> {
     }
 
     fn go_on(&self, tid: u32, signal: i32) {
-        let how = if self.own.is_launch() {
+        let how = if self.own.is_filtered() {
             Resume::Go
         } else {
             Resume::ToSyscall
@@ -391,12 +421,12 @@ impl Tracing<'_> {
         if former != tid {
             self.tracees.remove(&former);
         }
-        let is_launch = self.own.is_launch();
+        let is_filtered = self.own.is_filtered();
         let tracee = self.add(tid, tid);
         tracee.again = false;
         tracee.deadline = None;
         // Seen from the entry of exec to its exit, which is reported where calls' sides are.
-        tracee.inside = !is_launch;
+        tracee.inside = !is_filtered;
         let from_exec = match &self.own.mode {
             Mode::Launch { from_exec, .. } => *from_exec,
             Mode::Attach(_) => false,
@@ -436,7 +466,7 @@ impl Tracing<'_> {
     /// A thread is at the entry of a call.
     fn entered(&mut self, tid: u32, entry: &Entry) {
         if !self.has_begun {
-            while self.own.memory.state() == RunState::Idle {
+            while self.own.is_filtered() && self.own.memory.state() == RunState::Idle {
                 std::thread::sleep(IDLE);
             }
             return;
@@ -456,21 +486,30 @@ impl Tracing<'_> {
             compat: entry.compat,
             nr,
         };
-        let decider = &self.own.recorder.decider;
-        let in_force = self.own.memory.state() == RunState::Armed;
-        if !decider.names(call) || !in_force || !self.own.is_target(tgid) {
-            return;
-        }
-        if !self.gate.has_begun(tid)
-            && self
+        let recorder = match &self.own.work {
+            Work::Decide(recorder) => {
+                let in_force = self.own.memory.state() == RunState::Armed;
+                if !recorder.decider.names(call) || !in_force || !self.own.is_target(tgid) {
+                    return;
+                }
+                Some(recorder)
+            }
+            Work::Count(_) => None,
+        };
+        let has_begun = self.gate.has_begun(tid)
+            || !self
                 .gate
-                .holds(tgid, tid, entry.instruction, || gate::loader_of(tgid))
-        {
-            return;
-        }
-        let decided = decider.decide(call, || self.caller(tgid, tid));
-        if !decided.firings.is_empty() {
-            self.carry_out(tgid, tid, call, entry, &decided);
+                .holds(tgid, tid, entry.instruction, || gate::loader_of(tgid));
+        match (recorder, &self.own.work) {
+            _ if !has_begun => {}
+            (Some(recorder), _) => {
+                let decided = recorder.decider.decide(call, || self.caller(tgid, tid));
+                if !decided.firings.is_empty() {
+                    self.carry_out(recorder, tgid, tid, call, entry, &decided);
+                }
+            }
+            (None, Work::Count(census)) => census.count(tid, call),
+            (None, Work::Decide(_)) => {}
         }
     }
 
@@ -487,7 +526,15 @@ impl Tracing<'_> {
         })
     }
 
-    fn carry_out(&mut self, tgid: u32, tid: u32, call: CallSlot, entry: &Entry, decided: &Decided) {
+    fn carry_out(
+        &mut self,
+        recorder: &Recorder,
+        tgid: u32,
+        tid: u32,
+        call: CallSlot,
+        entry: &Entry,
+        decided: &Decided,
+    ) {
         let facts = Recorder::facts(tgid, tid, call, entry.args);
         let mut sent = Vec::new();
         for firing in &decided.firings {
@@ -502,7 +549,7 @@ impl Tracing<'_> {
             }
         };
         for (firing, sent) in decided.firings.iter().zip(sent) {
-            self.own.recorder.settle(firing, done && sent, &facts);
+            recorder.settle(firing, done && sent, &facts);
         }
     }
 
@@ -510,7 +557,7 @@ impl Tracing<'_> {
     /// target's own filters would judge it as the call -1, after this stop; in a launched command
     /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
     fn skip(&mut self, tid: u32, value: i64) -> bool {
-        if !self.own.is_launch() && self.proc.has_filter(Tgid(tid)) {
+        if !self.own.is_filtered() && self.proc.has_filter(Tgid(tid)) {
             if ptrace::set_options(tid, self.own.options(), true).is_err() {
                 return false;
             }

@@ -1,0 +1,92 @@
+//! Counting the calls of targets, without any rule: what `finject count` shows.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::census::{self, Census, Counted};
+use super::pulse::Pulse;
+use super::tracer::{Mode, Tracer, Work};
+use super::{await_tracer, start};
+use crate::backend::BackendError;
+use crate::backend::launching::image;
+use crate::backend::memory::Memory;
+use crate::plan::Targets;
+use crate::sys::helper::{Helper, Orphaned, pipe};
+use crate::sys::launch::Command;
+use crate::sys::process::is_privileged;
+use crate::target::process::{Proc, Tgid};
+
+/// Targets whose calls are counted.
+#[derive(Debug)]
+pub struct Count {
+    command: Option<Command>,
+    tracer: Helper,
+    keeper: Helper,
+    numbers: File,
+    alive: Option<OwnedFd>,
+}
+
+impl Count {
+    /// Attaches to the targets, or launches the command. Before any thread is started.
+    pub fn start(targets: &Targets, follow: bool) -> Result<Self, BackendError> {
+        let (command, mode) = match targets {
+            Targets::Running(targets) => {
+                let targets = targets.iter().map(|target| target.tgid).collect();
+                (None, Mode::Attach(targets))
+            }
+            Targets::Launched(launch) => {
+                let (command, latch) =
+                    Command::start_traced(&image(launch), None, is_privileged())?;
+                let mode = Mode::Launch {
+                    pid: command.pid(),
+                    latch,
+                    is_filtered: false,
+                    from_exec: launch.from_exec,
+                };
+                (Some(command), mode)
+            }
+        };
+        let (numbers, numbers_end) = pipe()?;
+        let (finject_end, alive) = pipe()?;
+        let pulse = Arc::new(Pulse::new()?);
+        let tracer = Tracer {
+            work: Work::Count(Census::new(numbers_end.into())),
+            memory: Arc::new(Memory::anonymous()?),
+            pulse: Arc::clone(&pulse),
+            finject: finject_end,
+            mode,
+            follow,
+            never: Proc::default().lineage(Tgid(std::process::id())),
+        };
+        let (tracer, keeper) = start(tracer, Orphaned::Dies)?;
+        await_tracer(&tracer, &pulse)?;
+        Ok(Self {
+            command,
+            tracer,
+            keeper,
+            numbers: numbers.into(),
+            alive: Some(alive),
+        })
+    }
+
+    /// Becomes readable when there is no target left.
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.numbers.as_fd()
+    }
+
+    /// The command that was launched.
+    pub fn command(&mut self) -> Option<&mut Command> {
+        self.command.as_mut()
+    }
+
+    /// Lets all targets go on; what was counted.
+    pub fn finish(mut self) -> (Vec<Counted>, Option<Command>) {
+        self.alive = None;
+        let counted = census::read(&self.numbers);
+        self.tracer.wait_for(super::PATIENCE);
+        self.tracer.kill();
+        self.keeper.wait_for(super::SETTLING);
+        (counted, self.command.take())
+    }
+}
