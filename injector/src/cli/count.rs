@@ -2,6 +2,7 @@
 //! begin with. Nothing is made to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -176,10 +177,11 @@ fn print(lines: &[Line], targets: &Targets) {
     );
     for (line, rule) in lines.iter().zip(rules) {
         let threads = line.who();
-        text.push_str(&format!(
-            "{:8}  {:width$}  {rule:rule_width$}  {threads}\n",
+        let _ = writeln!(
+            text,
+            "{:8}  {:width$}  {rule:rule_width$}  {threads}",
             line.number, line.name
-        ));
+        );
     }
     print_out(&text);
 }

@@ -1,6 +1,7 @@
 //! How often each thread makes each call, counted by the tracer and handed over at its end.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -53,7 +54,7 @@ impl Census {
         let mut text = String::new();
         for ((tid, call), number) in numbers.iter() {
             let compat = u8::from(call.compat);
-            text.push_str(&format!("{tid} {compat} {} {number}\n", call.nr));
+            let _ = writeln!(text, "{tid} {compat} {} {number}", call.nr);
         }
         let _ = (&self.out).write_all(text.as_bytes());
     }

@@ -34,6 +34,8 @@ const HUNG_NS: u64 = 500_000_000;
 /// How long threads that sleep in calls made again are seen to their time's end when the faults are
 /// over.
 const LINGERING_NS: u64 = 1_500_000_000;
+/// How long threads that make no call are waited for when the faults are over.
+const DRAINING_NS: u64 = 100_000_000;
 /// How long a command that is launched waits between two looks whether rules are in force.
 const IDLE: Duration = Duration::from_micros(200);
 
@@ -89,6 +91,8 @@ struct Tracee {
     again: bool,
     /// It was asked to stop, and in this sleep.
     asked: Option<Sleep>,
+    /// The faults are over, and its calls are no longer looked at.
+    released: bool,
     /// Its seccomp filters are suspended until the call that is skipped is over.
     unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
@@ -104,6 +108,10 @@ struct Shared {
     wake_ns: AtomicU64,
     /// Threads were asked to stop that have not yet: a call of theirs may have ended for it.
     asked: AtomicBool,
+    /// The faults are over, and no thread will be found at the entry of a call: one that is there when
+    /// the tracer ends would enter it with a signal pending that is none, and be told EINTR
+    /// (kernel/ptrace.c, `ptrace_signal_wake_up`).
+    drained: AtomicBool,
 }
 
 impl Tracer {
@@ -125,6 +133,11 @@ impl Tracer {
                 ..
             }
         )
+    }
+
+    /// Whether all threads are to be let go.
+    fn is_over(&self) -> bool {
+        !self.is_filtered() && self.memory.state() == RunState::Off
     }
 
     /// Ends the process.
@@ -161,6 +174,7 @@ impl Tracer {
             own: self,
             tracees: HashMap::new(),
             gate: Gate::default(),
+            is_owing: true,
             has_begun: matches!(self.mode, Mode::Attach(_)),
             proc: Proc::default(),
         };
@@ -191,13 +205,13 @@ impl Tracer {
                 self.pulse.beat();
             }
             let wake = shared.wake_ns.load(Acquire);
-            let mut wait_ms = BEAT_MS;
+            let mut wait_ms = if self.is_over() { 1 } else { BEAT_MS };
             if wake != 0 {
                 if wake <= now {
                     waker.wake();
                 }
                 let left_ms = wake.saturating_sub(now) / 1_000_000;
-                wait_ms = i32::try_from(left_ms).unwrap_or(BEAT_MS).clamp(1, BEAT_MS);
+                wait_ms = i32::try_from(left_ms).unwrap_or(BEAT_MS).clamp(1, wait_ms);
             }
             let mut fds = Vec::new();
             if with_finject {
@@ -211,15 +225,17 @@ impl Tracer {
             if self.memory.state() == RunState::Armed && monotonic_ns() > self.memory.lease() {
                 self.memory.lapse();
             }
-            if self.memory.state() == RunState::Off && !self.is_filtered() {
+            if self.is_over() {
+                waker.wake();
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
-                let late = monotonic_ns().saturating_sub(off_ns) > LINGERING_NS;
+                let since_ns = monotonic_ns().saturating_sub(off_ns);
                 let _at_work = shared
                     .at_work
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
                 let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
-                if late || !is_owed {
+                let is_drained = shared.drained.load(Acquire) || since_ns > DRAINING_NS;
+                if since_ns > LINGERING_NS || is_drained && !is_owed {
                     self.leave();
                 }
             }
@@ -235,6 +251,8 @@ struct Tracing<'t> {
     gate: Gate,
     /// The command's own exec, which is no call of its program's, has come.
     has_begun: bool,
+    /// A thread was asked to stop, or is in a call made again that has a time.
+    is_owing: bool,
     proc: Proc,
 }
 
@@ -298,6 +316,7 @@ impl Tracing<'_> {
             tgid,
             inside: false,
             again: false,
+            released: false,
             unfiltered: false,
             asked: None,
             deadline: None,
@@ -321,12 +340,25 @@ impl Tracing<'_> {
                     return;
                 }
             }
-            shared.wake_ns.store(self.expire(), Release);
-            let is_asked = |tracee: &Tracee| tracee.asked.is_some();
-            shared
-                .asked
-                .store(self.tracees.values().any(is_asked), Release);
+            self.tell(shared);
             self.own.pulse.rest();
+        }
+    }
+
+    /// Tells what is still owed to threads, where anything is.
+    fn tell(&mut self, shared: &Shared) {
+        if self.is_owing {
+            let wake_ns = self.expire();
+            let is_asked = self.tracees.values().any(|tracee| tracee.asked.is_some());
+            shared.wake_ns.store(wake_ns, Release);
+            shared.asked.store(is_asked, Release);
+            self.is_owing = wake_ns != 0 || is_asked;
+        }
+        if self.own.is_over() {
+            let is_away = |tracee: &Tracee| tracee.released || tracee.inside;
+            shared
+                .drained
+                .store(self.tracees.values().all(is_away), Release);
         }
     }
 
@@ -341,13 +373,6 @@ impl Tracing<'_> {
     /// Asks threads to stop whose call is over; when the next one's is.
     fn expire(&mut self) -> u64 {
         let mut next = 0;
-        if self
-            .tracees
-            .values()
-            .all(|tracee| tracee.deadline.is_none())
-        {
-            return next;
-        }
         let now = monotonic_ns();
         for (tid, tracee) in &mut self.tracees {
             match tracee.deadline {
@@ -362,11 +387,15 @@ impl Tracing<'_> {
         next
     }
 
-    fn go_on(&self, tid: u32, signal: i32) {
-        let how = if self.own.is_filtered() {
-            Resume::Go
-        } else {
-            Resume::ToSyscall
+    fn go_on(&mut self, tid: u32, signal: i32) {
+        let is_over = self.own.is_over();
+        let how = match self.tracees.get_mut(&tid) {
+            _ if self.own.is_filtered() => Resume::Go,
+            Some(tracee) if is_over && tracee.deadline.is_none() => {
+                tracee.released = true;
+                Resume::Go
+            }
+            _ => Resume::ToSyscall,
         };
         // A thread that was killed meanwhile is reported as ended.
         let _ = ptrace::resume(tid, how, signal);
@@ -609,6 +638,7 @@ impl Tracing<'_> {
                         registers.make_again();
                     }
                 }
+                self.is_owing = true;
                 let _ = registers.set(tid);
             }
             _ => tracee.deadline = None,
