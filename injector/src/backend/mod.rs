@@ -6,6 +6,7 @@ pub mod decider;
 pub mod ebpf;
 mod gate;
 mod launching;
+pub mod matrix;
 pub mod memory;
 pub mod notify;
 pub mod ptrace;
