@@ -58,8 +58,9 @@ static long one_call(void) {
 }
 
 static void open_file(void) {
-    snprintf(path, sizeof path, "/tmp/victim-%d", (int)getpid());
-    file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    /* Not by number alone: one that was killed leaves its file to whoever gets its number. */
+    snprintf(path, sizeof path, "/tmp/victim-%d-XXXXXX", (int)getpid());
+    file = mkstemp(path);
     if (file < 0) {
         perror(path);
         exit(2);
@@ -236,7 +237,7 @@ int main(int argc, char **argv) {
     if (argc == 5 && !strcmp(argv[1], "threads")) {
         call_name = argv[4];
         open_file();
-        printf("ready %d\n", (int)getpid());
+        printf("ready %d %s\n", (int)getpid(), path);
         fflush(stdout);
         wait_line();
         threads(atol(argv[2]), atol(argv[3]));
@@ -244,7 +245,7 @@ int main(int argc, char **argv) {
     } else if (argc == 3 && !strcmp(argv[1], "loop")) {
         call_name = argv[2];
         open_file();
-        printf("ready %d\n", (int)getpid());
+        printf("ready %d %s\n", (int)getpid(), path);
         fflush(stdout);
         loop();
     } else if (argc == 4 && !strcmp(argv[1], "family")) {
@@ -254,7 +255,7 @@ int main(int argc, char **argv) {
         call_name = argv[3];
         open_file();
         filter_calls();
-        printf("ready %d\n", (int)getpid());
+        printf("ready %d %s\n", (int)getpid(), path);
         fflush(stdout);
         wait_line();
         work(atol(argv[2]), &seen);
@@ -263,7 +264,7 @@ int main(int argc, char **argv) {
     } else if (argc == 4 && !strcmp(argv[1], "threadexec")) {
         pthread_t id;
         again = argv;
-        printf("ready %d\n", (int)getpid());
+        printf("ready %d %s\n", (int)getpid(), path);
         fflush(stdout);
         wait_line();
         pthread_create(&id, NULL, exec_again, NULL);

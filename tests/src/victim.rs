@@ -6,7 +6,7 @@
     reason = "a helper of tests: to panic is how it fails"
 )]
 
-use std::{collections::BTreeMap, ffi::OsStr, process::Command, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, process::Command, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -130,11 +130,19 @@ impl Victim {
 
     /// The process that calls: of a launched one, the one that its first line names.
     pub fn worker(&self) -> u32 {
+        self.ready_line().0
+    }
+
+    /// Its file.
+    pub fn file(&self) -> PathBuf {
+        self.ready_line().1
+    }
+
+    fn ready_line(&self) -> (u32, PathBuf) {
         let lines = self.child.stdout_now();
-        let pid = lines
-            .iter()
-            .find_map(|line| line.strip_prefix("ready ")?.parse().ok());
-        pid.unwrap()
+        let told = lines.iter().find_map(|line| line.strip_prefix("ready "));
+        let (pid, file) = told.unwrap().split_once(' ').unwrap();
+        (pid.parse().unwrap(), file.into())
     }
 
     /// Sends a signal to the process that calls.

@@ -117,7 +117,7 @@ fn a_signal_goes_to_the_thread_that_calls() {
 fn a_kill_ends_the_process_and_the_call_does_not_run() {
     needs_override!();
     let mut victim = Victim::threads(1, 10, "write");
-    let path = format!("/tmp/victim-{}", victim.pid());
+    let path = victim.file();
     let session = attach(&victim, "write=kill@4").start();
     victim.go();
     let ended = victim.child().wait(PATIENCE);

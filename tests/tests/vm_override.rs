@@ -77,8 +77,7 @@ fn another_process_sees_no_fault() {
 fn the_same_file_in_another_process_sees_no_fault() {
     needs_override!();
     let target = Victim::looping("fsync");
-    let path = format!("/tmp/victim-{}", target.pid());
-    let mut file = File::options().append(true).open(path).unwrap();
+    let mut file = File::options().append(true).open(target.file()).unwrap();
     let session = attach(&target, "fsync=EIO").start();
     target.until(finject_tests::child::PATIENCE, true);
     let before = file.metadata().unwrap().len();

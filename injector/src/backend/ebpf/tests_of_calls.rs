@@ -1,6 +1,8 @@
 //! Test calls: proof that faults arrive on the very functions that were hooked, and later that they
 //! no longer do.
 
+use std::time::Duration;
+
 use injector_common::shared::CANARY_ERRNO;
 
 use crate::backend::memory::CallSlot;
@@ -26,9 +28,12 @@ const NEVER_TRIED: [&str; 12] = [
     "kexec_load",
 ];
 
-/// A run may be left out while another program of the same processor works on a map, so that one
-/// call proves nothing either way.
-const TRIES: usize = 50;
+/// A run is left out while another program of the same processor works on a map, so that one call
+/// proves nothing either way; nor do many in a row, since that other program may have lost the
+/// processor to the test calls in the middle of its work. They come at growing distances, over some
+/// 0.2 s.
+const TRIES: u32 = 60;
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Calls that one look tries again.
 const WATCHED_AT_ONCE: usize = 32;
@@ -76,7 +81,8 @@ impl Tester {
     fn try_call(&mut self, call: CallId, want_fault: bool) -> Answer {
         let slot = CallSlot::from(call);
         let mut answer = Answer::Blocked;
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
+            std::thread::sleep(PAUSE * tried);
             answer = self.canary.call(slot.compat, slot.nr);
             if (answer == Answer::Faulted) == want_fault || answer == Answer::Blocked {
                 break;

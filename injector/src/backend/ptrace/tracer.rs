@@ -83,6 +83,10 @@ pub(super) struct Tracer {
 
 /// A thread.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of a thread, not a state"
+)]
 struct Tracee {
     tgid: u32,
     /// It is in a call whose entry was seen.
