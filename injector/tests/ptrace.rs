@@ -139,6 +139,28 @@ fn a_timer_changes_nothing() {
     }
 }
 
+/// A traced thread is stopped for signals that do nothing, too. The call that it sleeps in is made again,
+/// and neither that one nor the next is taken for another.
+#[test]
+fn signals_that_do_nothing_change_no_count() {
+    let victim = ["threads", "1", "10", "getppid"];
+    for rule in ["getppid=EPERM@10", "read,getppid=EPERM@11"] {
+        let mut launched = launch(rule);
+        launched.arg(programs::VICTIM);
+        let mut victim = Victim::launched_by(&mut launched, &victim);
+        for _ in 0..5 {
+            // It waits for its line in a read, which is one call however often it is made again.
+            let pid = victim.worker();
+            eventually(PATIENCE, "it sleeps", || threads(pid).0 == ['S']);
+            victim.signal_worker(Signal::WINCH);
+            sleep(Duration::from_millis(10));
+        }
+        let seen = victim.work();
+        assert_eq!((seen.calls, seen.errors), (10, 1), "{rule}");
+        assert_eq!(victim.end().code(), Some(0));
+    }
+}
+
 /// Whoever dies or hangs, the target runs on without faults, and nobody holds it.
 fn runs_on_after(wound: impl Fn(&mut Session)) {
     let victim = looping();

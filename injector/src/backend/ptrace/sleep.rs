@@ -9,8 +9,9 @@ use crate::target::process::{Proc, Tgid};
 
 /// `-EINTR`.
 pub(super) const INTERRUPTED: i64 = -4;
-/// The results of calls that the kernel makes again by itself where no handler runs: `ERESTARTSYS` to
-/// `ERESTART_RESTARTBLOCK` of include/linux/errno.h.
+/// The results of calls that the kernel makes again by itself where no handler runs: from
+/// `ERESTART_RESTARTBLOCK`, which it goes on with as restart_syscall(2), to `ERESTARTSYS`
+/// (include/linux/errno.h).
 pub(super) const RESTARTS: i64 = -516;
 pub(super) const RESTARTS_LAST: i64 = -512;
 

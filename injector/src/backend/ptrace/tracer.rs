@@ -144,6 +144,24 @@ impl Tracer {
         !self.is_filtered() && self.memory.state() == RunState::Off
     }
 
+    /// Whether a call that is made again is reported at its entry. By a filter only those are that it
+    /// names, and none that the kernel goes on with under another number.
+    fn sees_again(&self, registers: &Registers) -> bool {
+        if !self.is_filtered() {
+            return true;
+        }
+        let call = u16::try_from(registers.nr()).map(|nr| CallSlot {
+            compat: !registers.is_native(),
+            nr,
+        });
+        match (&self.work, call) {
+            (Work::Decide(recorder), Ok(call)) => {
+                recorder.decider.names(call) && registers.result() != sleep::RESTARTS
+            }
+            _ => false,
+        }
+    }
+
     /// Ends the process.
     fn leave(&self) -> ! {
         if let Work::Count(census) = &self.work {
@@ -394,6 +412,10 @@ impl Tracing<'_> {
     fn go_on(&mut self, tid: u32, signal: i32) {
         let is_over = self.own.is_over();
         let how = match self.tracees.get_mut(&tid) {
+            // Until the call that is made again is over, which no filter tells.
+            Some(tracee) if self.own.is_filtered() && tracee.deadline.is_some() => {
+                Resume::ToSyscall
+            }
             _ if self.own.is_filtered() => Resume::Go,
             Some(tracee) if is_over && tracee.deadline.is_none() => {
                 tracee.released = true;
@@ -490,7 +512,10 @@ impl Tracing<'_> {
         match ptrace::side(tid) {
             Ok(Side::Entry(entry)) => {
                 tracee.inside = true;
-                self.entered(tid, &entry);
+                // Where there is a filter, it tells of the calls that count.
+                if !self.own.is_filtered() {
+                    self.entered(tid, &entry);
+                }
             }
             Ok(Side::Exit | Side::Neither) | Err(_) => tracee.deadline = None,
         }
@@ -621,16 +646,17 @@ impl Tracing<'_> {
         if registers.nr() < 0 || sleep::is_handled(tid, signal) {
             return;
         }
+        let is_seen_again = self.own.sees_again(&registers);
         match registers.result() {
             // The kernel makes it again by itself.
-            sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = true,
+            sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = is_seen_again,
             sleep::INTERRUPTED => {
                 let over = tracee.deadline.take();
                 match over {
                     Some((at, value)) if at <= monotonic_ns() => registers.give(value),
                     Some(_) => {
                         tracee.deadline = over;
-                        tracee.again = true;
+                        tracee.again = is_seen_again;
                         registers.make_again();
                     }
                     None => {
@@ -638,7 +664,7 @@ impl Tracing<'_> {
                             Some(sleep) => sleep.deadline(tracee.tgid, tid, &registers),
                             None => Sleep::of(tid).deadline(tracee.tgid, tid, &registers),
                         };
-                        tracee.again = true;
+                        tracee.again = is_seen_again;
                         registers.make_again();
                     }
                 }
