@@ -96,6 +96,32 @@ fn sleeping_calls_do_not_notice() {
         let outcome = session.wait(PATIENCE);
         assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
     }
+    all_waits_were_whole(waiter);
+}
+
+/// Nor do they notice signals that do nothing, for which a traced thread stops all the same.
+#[test]
+fn sleeping_calls_do_not_notice_signals_that_do_nothing() {
+    let mut command = Command::new(programs::WAITER);
+    let mut waiter = Child::start(command.arg("200"));
+    waiter.expect_line(PATIENCE, |line| line.starts_with("ready "));
+    let session = attach(waiter.pid(), "fsync=EIO@3").start();
+    for _ in 0..100 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", waiter.pid())).unwrap();
+        for tid in tasks.flatten() {
+            let tid: u32 = tid.file_name().to_str().unwrap().parse().unwrap();
+            // kill(2) takes a thread for its process, and the kernel prefers that thread.
+            send(tid, Signal::WINCH);
+        }
+        sleep(Duration::from_millis(20));
+    }
+    sleep(Duration::from_millis(200));
+    assert_eq!(session.stop().code(), Some(0));
+    all_waits_were_whole(waiter);
+}
+
+/// Asks a waiter what became of its waits.
+fn all_waits_were_whole(mut waiter: Child) {
     waiter.close();
     let ended = waiter.wait(PATIENCE);
     let ways: Vec<&String> = ended
@@ -111,6 +137,7 @@ fn sleeping_calls_do_not_notice() {
                 .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             value.unwrap().parse().unwrap()
         };
+        println!("{way}");
         for name in ["interrupted", "early", "other"] {
             assert_eq!(field(name), 0, "{way}");
         }

@@ -3,7 +3,7 @@
 //! tracer makes them again, and ends them when their own time is over.
 
 use crate::sys::process::{TimeoutOf, on_processor, read_memory, socket_timeout};
-use crate::sys::ptrace::Registers;
+use crate::sys::ptrace::{Entry, Registers};
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 
@@ -81,11 +81,27 @@ impl Sleep {
         }
     }
 
+    /// One that began with a call, at that time; now where it was not seen (0).
+    pub(super) fn since(entered_ns: u64) -> Self {
+        let since_ns = if entered_ns == 0 {
+            monotonic_ns()
+        } else {
+            entered_ns
+        };
+        Self {
+            since_ns,
+            seen_ns: since_ns,
+            sleeps: None,
+        }
+    }
+
     /// When the call in which it slept is over by itself, and what that gives; [`None`] for never.
     pub(super) fn deadline(self, tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
         let (span_ns, value) = timeout(tgid, tid, registers)?;
         // It may have woken in between, and gone to sleep again. The stop is one sleep itself.
-        let is_same = self.sleeps.map(|sleeps| sleeps + 1) == sleeps(tid);
+        let is_same = self
+            .sleeps
+            .is_some_and(|number| sleeps(tid) == Some(number + 1));
         let since_ns = if is_same { self.since_ns } else { self.seen_ns };
         Some((since_ns.saturating_add(span_ns), value))
     }
@@ -134,24 +150,72 @@ fn timeout(tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
     }
 }
 
+/// Whether a call at its entry is one that the kernel may end with EINTR for a signal without a handler.
+/// Of the 32-bit ABI's none is told.
+pub(super) fn is_prone(entry: &Entry) -> bool {
+    let nr = i64::try_from(entry.nr).unwrap_or(0);
+    !entry.compat
+        && matches!(
+            nr,
+            libc::SYS_epoll_wait
+                | libc::SYS_epoll_pwait
+                | libc::SYS_epoll_pwait2
+                | libc::SYS_io_getevents
+                | libc::SYS_semop
+                | libc::SYS_semtimedop
+                | libc::SYS_rt_sigtimedwait
+                | libc::SYS_accept
+                | libc::SYS_accept4
+                | libc::SYS_recvfrom
+                | libc::SYS_recvmsg
+                | libc::SYS_sendto
+                | libc::SYS_sendmsg
+                | libc::SYS_connect
+        )
+}
+
+/// What a thread does with signals (proc_pid_status(5)).
+struct Signals {
+    status: String,
+}
+
+impl Signals {
+    fn of(tid: u32) -> Self {
+        Self {
+            status: std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default(),
+        }
+    }
+
+    fn set(&self, name: &str) -> u64 {
+        let line = self.status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0)
+    }
+
+    /// Those that it would get now.
+    fn pending(&self) -> u64 {
+        (self.set("SigPnd:") | self.set("ShdPnd:")) & !self.set("SigBlk:")
+    }
+
+    /// Those that do nothing to it.
+    fn idle(&self) -> u64 {
+        let by_default = IGNORED_BY_DEFAULT
+            .iter()
+            .fold(0, |set, signal| set | bit(*signal));
+        self.set("SigIgn:") | by_default & !self.set("SigCgt:")
+    }
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1).clamp(0, 63)
+}
+
 /// Whether a signal ends the thread's call whether it is traced or not: `signal`, which is about to be
 /// delivered, or one that is pending.
 pub(super) fn is_handled(tid: u32, signal: Option<i32>) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let set = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    let caught = set("SigCgt:");
-    match signal {
-        Some(signal) => {
-            let bit = 1 << (signal - 1).clamp(0, 63);
-            let does_nothing = set("SigIgn:") & bit != 0 || IGNORED_BY_DEFAULT.contains(&signal);
-            caught & bit != 0 || !does_nothing
-        }
-        None => (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") & caught != 0,
-    }
+    let signals = Signals::of(tid);
+    let coming = signal.map_or_else(|| signals.pending(), bit);
+    coming & !signals.idle() != 0
 }
 
 #[cfg(test)]

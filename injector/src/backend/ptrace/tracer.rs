@@ -93,6 +93,11 @@ struct Tracee {
     inside: bool,
     /// The call that it enters next is one that it had entered already, and left for the tracer.
     again: bool,
+    /// The call that it is in is one that a signal may cut short for good.
+    is_prone: bool,
+    /// When it entered the call that it is in, or the last one, `CLOCK_MONOTONIC` nanoseconds; 0 where
+    /// that was not seen.
+    entered_ns: u64,
     /// It was asked to stop, and in this sleep.
     asked: Option<Sleep>,
     /// The faults are over, and its calls are no longer looked at.
@@ -265,6 +270,26 @@ impl Tracer {
     }
 }
 
+/// Why a thread's call may have ended that had not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The thread was asked to stop.
+    Asked,
+    /// A signal is about to be delivered.
+    Signal(i32),
+    /// A signal woke it that this thread or another of its process is to get.
+    Another,
+}
+
+/// Whether a call that a thread leaves ended for a signal; what becomes of it is seen when that is
+/// delivered.
+fn is_cut_short(tid: u32) -> bool {
+    let result = Registers::of(tid).map(|registers| registers.result());
+    result.is_ok_and(|result| {
+        result == sleep::INTERRUPTED || (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result)
+    })
+}
+
 /// The thread that traces.
 struct Tracing<'t> {
     own: &'t Tracer,
@@ -340,6 +365,8 @@ impl Tracing<'_> {
             again: false,
             released: false,
             unfiltered: false,
+            is_prone: false,
+            entered_ns: 0,
             asked: None,
             deadline: None,
         })
@@ -436,7 +463,7 @@ impl Tracing<'_> {
                 }
             }
             Stop::Signal(signal) => {
-                self.mend(tid, Some(signal));
+                self.mend(tid, Cause::Signal(signal));
                 return self.go_on(tid, signal);
             }
             Stop::Group => {
@@ -449,7 +476,7 @@ impl Tracing<'_> {
                     let _ = ptrace::detach(tid);
                     return;
                 }
-                self.mend(tid, None);
+                self.mend(tid, Cause::Asked);
             }
             Stop::Exec(former) => self.executed(tid, former),
             // A new one is added when it reports itself, which may have been before: it may even have
@@ -503,21 +530,35 @@ impl Tracing<'_> {
             if tracee.asked.is_some() {
                 // The stop at its entry stood for the one that was asked for, and the call ended all
                 // the same (kernel/signal.c, `ptrace_stop`: any trap clears a pending one).
-                self.mend(tid, None);
-            } else {
-                tracee.deadline = None;
+                self.mend(tid, Cause::Asked);
+            } else if tracee.is_prone {
+                self.left(tid);
             }
             return;
         }
         match ptrace::side(tid) {
             Ok(Side::Entry(entry)) => {
                 tracee.inside = true;
+                if !tracee.again {
+                    tracee.entered_ns = monotonic_ns();
+                }
+                tracee.is_prone = tracee.deadline.is_some() || sleep::is_prone(&entry);
                 // Where there is a filter, it tells of the calls that count.
                 if !self.own.is_filtered() {
                     self.entered(tid, &entry);
                 }
             }
-            Ok(Side::Exit | Side::Neither) | Err(_) => tracee.deadline = None,
+            Ok(Side::Exit | Side::Neither) | Err(_) => {}
+        }
+    }
+
+    /// A thread leaves a call that a signal may have cut short; another thread of its process may take
+    /// the signal.
+    fn left(&mut self, tid: u32) {
+        if is_cut_short(tid) {
+            self.mend(tid, Cause::Another);
+        } else if let Some(tracee) = self.tracees.get_mut(&tid) {
+            tracee.deadline = None;
         }
     }
 
@@ -631,15 +672,19 @@ impl Tracing<'_> {
     }
 
     /// A call that ended for the tracer, and for nobody else, is made again with the time that is
-    /// left. At a stop on the way back to user mode; `signal` is the one about to be delivered.
-    fn mend(&mut self, tid: u32, signal: Option<i32>) {
+    /// left. At a stop on the way back to user mode.
+    fn mend(&mut self, tid: u32, cause: Cause) {
         let Some(tracee) = self.tracees.get_mut(&tid) else {
             return;
         };
         let asked = tracee.asked.take();
-        if signal.is_none() && asked.is_none() {
+        if cause == Cause::Asked && asked.is_none() {
             return; // Newly born, or after a group-stop.
         }
+        let signal = match cause {
+            Cause::Signal(signal) => Some(signal),
+            Cause::Asked | Cause::Another => None,
+        };
         let Ok(mut registers) = Registers::of(tid) else {
             return;
         };
@@ -662,7 +707,11 @@ impl Tracing<'_> {
                     None => {
                         tracee.deadline = match asked {
                             Some(sleep) => sleep.deadline(tracee.tgid, tid, &registers),
-                            None => Sleep::of(tid).deadline(tracee.tgid, tid, &registers),
+                            None => Sleep::since(tracee.entered_ns).deadline(
+                                tracee.tgid,
+                                tid,
+                                &registers,
+                            ),
                         };
                         tracee.again = is_seen_again;
                         registers.make_again();
