@@ -9,6 +9,7 @@ mod pulse;
 mod sleep;
 pub mod support;
 mod tracer;
+mod tracing;
 
 use std::fs::File;
 use std::io::Read;

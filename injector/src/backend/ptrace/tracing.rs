@@ -1,0 +1,526 @@
+//! The thread that traces: attaches, waits for stops, and answers each. What it knows of a thread is one
+//! [`Tracee`].
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Release;
+use std::time::Duration;
+
+use injector_common::RunState;
+
+use super::sleep::{self, Sleep};
+use super::tracer::{Mode, Shared, Tracer, Work};
+use crate::backend::decider::{Caller, Decided, Fate};
+use crate::backend::gate::{self, Gate};
+use crate::backend::memory::CallSlot;
+use crate::backend::recorder::Recorder;
+use crate::sys::SysError;
+use crate::sys::process::{send_signal, send_thread_signal};
+use crate::sys::ptrace::{self, Entry, Registers, Resume, Side, Stop, Waited};
+use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Process, Tgid};
+use crate::target::select::descendants;
+
+/// How long a command that is launched waits between two looks whether rules are in force.
+const IDLE: Duration = Duration::from_micros(200);
+
+/// A thread.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of a thread, not a state"
+)]
+struct Tracee {
+    tgid: u32,
+    /// It is in a call whose entry was seen.
+    inside: bool,
+    /// The call that it enters next is one that it had entered already, and left for the tracer.
+    again: bool,
+    /// The call that it is in is one that a signal may cut short for good.
+    is_prone: bool,
+    /// When it entered the call that it is in, or the last one, `CLOCK_MONOTONIC` nanoseconds; 0 where
+    /// that was not seen.
+    entered_ns: u64,
+    /// It was asked to stop, and in this sleep.
+    asked: Option<Sleep>,
+    /// The faults are over, and its calls are no longer looked at.
+    released: bool,
+    /// Its seccomp filters are suspended until the call that is skipped is over.
+    unfiltered: bool,
+    /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
+    deadline: Option<(u64, i64)>,
+}
+
+/// Why a thread's call may have ended that had not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The thread was asked to stop.
+    Asked,
+    /// A signal is about to be delivered.
+    Signal(i32),
+    /// A signal woke it that this thread or another of its process is to get.
+    Another,
+}
+
+/// Whether a call that a thread leaves ended for a signal; what becomes of it is seen when that is
+/// delivered.
+fn is_cut_short(tid: u32) -> bool {
+    let result = Registers::of(tid).map(|registers| registers.result());
+    result.is_ok_and(|result| {
+        result == sleep::INTERRUPTED || (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result)
+    })
+}
+
+/// The thread that traces.
+pub(super) struct Tracing<'t> {
+    own: &'t Tracer,
+    /// By thread id.
+    tracees: HashMap<u32, Tracee>,
+    gate: Gate,
+    /// The command's own exec, which is no call of its program's, has come.
+    has_begun: bool,
+    /// A thread was asked to stop, or is in a call made again that has a time.
+    is_owing: bool,
+    proc: Proc,
+}
+
+impl<'t> Tracing<'t> {
+    /// Nothing is attached yet.
+    pub(super) fn of(own: &'t Tracer) -> Self {
+        Self {
+            own,
+            tracees: HashMap::new(),
+            gate: Gate::default(),
+            is_owing: true,
+            has_begun: matches!(own.mode, Mode::Attach(_)),
+            proc: Proc::default(),
+        }
+    }
+
+    /// How many threads are attached.
+    pub(super) fn threads(&self) -> usize {
+        self.tracees.len()
+    }
+
+    /// Attaches to the targets; the thread that could not be.
+    pub(super) fn attach(&mut self) -> Result<(), (u32, SysError)> {
+        match &self.own.mode {
+            Mode::Launch { pid, latch, .. } => {
+                ptrace::seize(*pid, self.own.options()).map_err(|error| (*pid, error))?;
+                self.add(*pid, *pid);
+                latch.open();
+                Ok(())
+            }
+            Mode::Attach(roots) => self.attach_running(roots),
+        }
+    }
+
+    /// Attaches to all threads of all targets, until a look finds no other.
+    fn attach_running(&mut self, roots: &[Tgid]) -> Result<(), (u32, SysError)> {
+        loop {
+            let before = self.tracees.len();
+            let mut targets: Vec<Tgid> = roots.to_vec();
+            if self.own.follow {
+                let all = self.proc.processes();
+                let found = descendants(&all, roots, &self.own.never);
+                targets.extend(found.iter().map(|process| process.tgid));
+            }
+            for tgid in targets {
+                for tid in self.proc.threads_of(tgid) {
+                    if !self.tracees.contains_key(&tid.0) {
+                        self.attach_thread(tgid, tid.0)?;
+                    }
+                }
+            }
+            if self.tracees.len() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn attach_thread(&mut self, tgid: Tgid, tid: u32) -> Result<(), (u32, SysError)> {
+        let sleep = Sleep::of(tid);
+        let attached = ptrace::seize(tid, self.own.options()).and_then(|()| ptrace::interrupt(tid));
+        match attached {
+            Ok(()) => {
+                self.add(tid, tgid.0).asked = Some(sleep);
+                Ok(())
+            }
+            // It has ended, or was attached with the thread that made it.
+            Err(error) if error.errno() == libc::ESRCH => Ok(()),
+            Err(_) if self.proc.tracer_of(Tgid(tid)) == Some(Tgid(std::process::id())) => Ok(()),
+            Err(_) if self.proc.process(Tgid(tid)).is_none_or(|it| it.has_ended()) => Ok(()),
+            Err(error) => Err((tid, error)),
+        }
+    }
+
+    fn add(&mut self, tid: u32, tgid: u32) -> &mut Tracee {
+        if tid == tgid && !self.tracees.contains_key(&tid) {
+            self.own.memory.next_target();
+        }
+        self.tracees.entry(tid).or_insert(Tracee {
+            tgid,
+            inside: false,
+            again: false,
+            released: false,
+            unfiltered: false,
+            is_prone: false,
+            entered_ns: 0,
+            asked: None,
+            deadline: None,
+        })
+    }
+
+    /// Answers stops until no tracee is left.
+    pub(super) fn trace(&mut self, shared: &Shared) {
+        loop {
+            let waited = ptrace::wait();
+            let _at_work = shared
+                .at_work
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.own.pulse.begin(monotonic_ns());
+            match waited {
+                Ok(Waited::Stopped(tid, stop)) => self.stopped(tid, stop),
+                Ok(Waited::Ended(tid)) => self.ended(tid),
+                Ok(Waited::Interrupted) => {}
+                Ok(Waited::NoneLeft) | Err(_) => {
+                    self.own.pulse.rest();
+                    return;
+                }
+            }
+            self.tell(shared);
+            self.own.pulse.rest();
+        }
+    }
+
+    /// Tells what is still owed to threads, where anything is.
+    fn tell(&mut self, shared: &Shared) {
+        if self.is_owing {
+            let wake_ns = self.expire();
+            let is_asked = self.tracees.values().any(|tracee| tracee.asked.is_some());
+            shared.wake_ns.store(wake_ns, Release);
+            shared.asked.store(is_asked, Release);
+            self.is_owing = wake_ns != 0 || is_asked;
+        }
+        if self.own.is_over() {
+            let is_away = |tracee: &Tracee| tracee.released || tracee.inside;
+            shared
+                .drained
+                .store(self.tracees.values().all(is_away), Release);
+        }
+    }
+
+    fn ended(&mut self, tid: u32) {
+        if let Some(tracee) = self.tracees.remove(&tid)
+            && tracee.tgid == tid
+        {
+            self.own.memory.add_exited();
+        }
+    }
+
+    /// Asks threads to stop whose call is over; when the next one's is.
+    fn expire(&mut self) -> u64 {
+        let mut next = 0;
+        let now = monotonic_ns();
+        for (tid, tracee) in &mut self.tracees {
+            match tracee.deadline {
+                Some((at, _)) if at <= now && tracee.asked.is_none() => {
+                    tracee.asked = Some(Sleep::of(*tid));
+                    let _ = ptrace::interrupt(*tid);
+                }
+                Some((at, _)) if at > now && (next == 0 || at < next) => next = at,
+                _ => {}
+            }
+        }
+        next
+    }
+
+    fn go_on(&mut self, tid: u32, signal: i32) {
+        let is_over = self.own.is_over();
+        let how = match self.tracees.get_mut(&tid) {
+            // Until the call that is made again is over, which no filter tells.
+            Some(tracee) if self.own.is_filtered() && tracee.deadline.is_some() => {
+                Resume::ToSyscall
+            }
+            _ if self.own.is_filtered() => Resume::Go,
+            Some(tracee) if is_over && tracee.deadline.is_none() => {
+                tracee.released = true;
+                Resume::Go
+            }
+            _ => Resume::ToSyscall,
+        };
+        // A thread that was killed meanwhile is reported as ended.
+        let _ = ptrace::resume(tid, how, signal);
+    }
+
+    fn stopped(&mut self, tid: u32, stop: Stop) {
+        match stop {
+            Stop::Syscall => self.at_syscall(tid),
+            Stop::Seccomp => {
+                if let Ok(Side::Entry(entry)) = ptrace::side(tid) {
+                    self.entered(tid, &entry);
+                }
+            }
+            Stop::Signal(signal) => {
+                self.mend(tid, Cause::Signal(signal));
+                return self.go_on(tid, signal);
+            }
+            Stop::Group => {
+                let _ = ptrace::resume(tid, Resume::StayStopped, 0);
+                return;
+            }
+            Stop::Trap => {
+                if self.known(tid).is_none() {
+                    // Not to be followed.
+                    let _ = ptrace::detach(tid);
+                    return;
+                }
+                self.mend(tid, Cause::Asked);
+            }
+            Stop::Exec(former) => self.executed(tid, former),
+            // A new one is added when it reports itself, which may have been before: it may even have
+            // ended by now.
+            Stop::Born | Stop::Other => {}
+        }
+        self.go_on(tid, 0);
+    }
+
+    /// A thread that is traced; one that is not known yet is newly born. [`None`] for one that is not
+    /// followed.
+    fn known(&mut self, tid: u32) -> Option<Tracee> {
+        if let Some(tracee) = self.tracees.get(&tid) {
+            return Some(*tracee);
+        }
+        let tgid = self.proc.group_of(Tgid(tid)).map_or(tid, |tgid| tgid.0);
+        if !self.own.options().follow && !self.tracees.values().any(|known| known.tgid == tgid) {
+            return None;
+        }
+        Some(*self.add(tid, tgid))
+    }
+
+    fn executed(&mut self, tid: u32, former: u32) {
+        if former != tid {
+            self.tracees.remove(&former);
+        }
+        let is_filtered = self.own.is_filtered();
+        let tracee = self.add(tid, tid);
+        tracee.again = false;
+        tracee.deadline = None;
+        // Seen from the entry of exec to its exit, which is reported where calls' sides are.
+        tracee.inside = !is_filtered;
+        let from_exec = match &self.own.mode {
+            Mode::Launch { from_exec, .. } => *from_exec,
+            Mode::Attach(_) => false,
+        };
+        self.has_begun = true;
+        if !from_exec {
+            self.gate.exec(tid, tid, None);
+        }
+    }
+
+    fn at_syscall(&mut self, tid: u32) {
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        if std::mem::take(&mut tracee.inside) {
+            if std::mem::take(&mut tracee.unfiltered) {
+                let _ = ptrace::set_options(tid, self.own.options(), false);
+            }
+            if tracee.asked.is_some() {
+                // The stop at its entry stood for the one that was asked for, and the call ended all
+                // the same (kernel/signal.c, `ptrace_stop`: any trap clears a pending one).
+                self.mend(tid, Cause::Asked);
+            } else if tracee.is_prone {
+                self.left(tid);
+            }
+            return;
+        }
+        match ptrace::side(tid) {
+            Ok(Side::Entry(entry)) => {
+                tracee.inside = true;
+                if !tracee.again {
+                    tracee.entered_ns = monotonic_ns();
+                }
+                tracee.is_prone = tracee.deadline.is_some() || sleep::is_prone(&entry);
+                // Where there is a filter, it tells of the calls that count.
+                if !self.own.is_filtered() {
+                    self.entered(tid, &entry);
+                }
+            }
+            Ok(Side::Exit | Side::Neither) | Err(_) => {}
+        }
+    }
+
+    /// A thread leaves a call that a signal may have cut short; another thread of its process may take
+    /// the signal.
+    fn left(&mut self, tid: u32) {
+        if is_cut_short(tid) {
+            self.mend(tid, Cause::Another);
+        } else if let Some(tracee) = self.tracees.get_mut(&tid) {
+            tracee.deadline = None;
+        }
+    }
+
+    /// A thread is at the entry of a call.
+    fn entered(&mut self, tid: u32, entry: &Entry) {
+        if !self.has_begun {
+            while self.own.is_filtered() && self.own.memory.state() == RunState::Idle {
+                std::thread::sleep(IDLE);
+            }
+            return;
+        }
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        if std::mem::take(&mut tracee.again) {
+            return;
+        }
+        let tgid = tracee.tgid;
+        // A number of x32's ABI is beyond all that rules name.
+        let Ok(nr) = u16::try_from(entry.nr) else {
+            return;
+        };
+        let call = CallSlot {
+            compat: entry.compat,
+            nr,
+        };
+        let recorder = match &self.own.work {
+            Work::Decide(recorder) => {
+                let in_force = self.own.memory.state() == RunState::Armed;
+                if !recorder.decider.names(call) || !in_force || !self.own.is_target(tgid) {
+                    return;
+                }
+                Some(recorder)
+            }
+            Work::Count(_) => None,
+        };
+        let has_begun = self.gate.has_begun(tid)
+            || !self
+                .gate
+                .holds(tgid, tid, entry.instruction, || gate::loader_of(tgid));
+        match (recorder, &self.own.work) {
+            _ if !has_begun => {}
+            (Some(recorder), _) => {
+                let decided = recorder.decider.decide(call, || self.caller(tgid, tid));
+                if !decided.firings.is_empty() {
+                    self.carry_out(recorder, tgid, tid, call, entry, &decided);
+                }
+            }
+            (None, Work::Count(census)) => census.count(tid, call),
+            (None, Work::Decide(_)) => {}
+        }
+    }
+
+    fn caller(&self, tgid: u32, tid: u32) -> Option<Caller> {
+        let start = |id| {
+            let process: Option<Process> = self.proc.process(Tgid(id));
+            process.map(|process| process.start_ticks)
+        };
+        Some(Caller {
+            tgid,
+            tid,
+            process_start: start(tgid)?,
+            thread_start: start(tid)?,
+        })
+    }
+
+    fn carry_out(
+        &mut self,
+        recorder: &Recorder,
+        tgid: u32,
+        tid: u32,
+        call: CallSlot,
+        entry: &Entry,
+        decided: &Decided,
+    ) {
+        let facts = Recorder::facts(tgid, tid, call, entry.args);
+        let mut sent = Vec::new();
+        for firing in &decided.firings {
+            let signal = firing.signal();
+            sent.push(signal.is_none_or(|signal| send_thread_signal(tgid, tid, signal)));
+        }
+        let done = match decided.fate {
+            Fate::Runs => true,
+            Fate::Gets(value) => self.skip(tid, value),
+            Fate::Dies => {
+                self.skip(tid, -i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32)
+            }
+        };
+        for (firing, sent) in decided.firings.iter().zip(sent) {
+            recorder.settle(firing, done && sent, &facts);
+        }
+    }
+
+    /// A call at whose entry a thread is does not run, and gives this; whether that could be done. The
+    /// target's own filters would judge it as the call -1, after this stop; in a launched command
+    /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
+    fn skip(&mut self, tid: u32, value: i64) -> bool {
+        if !self.own.is_filtered() && self.proc.has_filter(Tgid(tid)) {
+            if ptrace::set_options(tid, self.own.options(), true).is_err() {
+                return false;
+            }
+            if let Some(tracee) = self.tracees.get_mut(&tid) {
+                tracee.unfiltered = true;
+            }
+        }
+        let skipped = Registers::of(tid).and_then(|mut registers| {
+            registers.skip(value);
+            registers.set(tid)
+        });
+        skipped.is_ok()
+    }
+
+    /// A call that ended for the tracer, and for nobody else, is made again with the time that is
+    /// left. At a stop on the way back to user mode.
+    fn mend(&mut self, tid: u32, cause: Cause) {
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        let asked = tracee.asked.take();
+        if cause == Cause::Asked && asked.is_none() {
+            return; // Newly born, or after a group-stop.
+        }
+        let signal = match cause {
+            Cause::Signal(signal) => Some(signal),
+            Cause::Asked | Cause::Another => None,
+        };
+        let Ok(mut registers) = Registers::of(tid) else {
+            return;
+        };
+        if registers.nr() < 0 || sleep::is_handled(tid, signal) {
+            return;
+        }
+        let is_seen_again = self.own.sees_again(&registers);
+        match registers.result() {
+            // The kernel makes it again by itself.
+            sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = is_seen_again,
+            sleep::INTERRUPTED => {
+                let over = tracee.deadline.take();
+                match over {
+                    Some((at, value)) if at <= monotonic_ns() => registers.give(value),
+                    Some(_) => {
+                        tracee.deadline = over;
+                        tracee.again = is_seen_again;
+                        registers.make_again();
+                    }
+                    None => {
+                        tracee.deadline = match asked {
+                            Some(sleep) => sleep.deadline(tracee.tgid, tid, &registers),
+                            None => Sleep::since(tracee.entered_ns).deadline(
+                                tracee.tgid,
+                                tid,
+                                &registers,
+                            ),
+                        };
+                        tracee.again = is_seen_again;
+                        registers.make_again();
+                    }
+                }
+                self.is_owing = true;
+                let _ = registers.set(tid);
+            }
+            _ => tracee.deadline = None,
+        }
+    }
+}
