@@ -341,9 +341,12 @@ fn the_body_is_skipped(rig: &Rig) {
 
 fn a_chain_is_taken_step_by_step(rig: &Rig) {
     let rule = ["--rule", "getppid=5*EPERM->3*off->2*ret:0->off"];
+    let seen = rig.work(&rule, &["threads", "1", "20", "getppid"]);
+    assert_eq!(seen.counts(), [1, 2, 3, 4, 5, 9, 10]);
+    // Threads on several processors may take their steps in another order than their numbers; each
+    // step is taken as often as it says.
     let seen = rig.work(&rule, &["threads", "8", "200", "getppid"]);
     assert_eq!((seen.own().errors, seen.own().zeros), (5, 2));
-    assert_eq!(seen.counts(), [1, 2, 3, 4, 5, 9, 10]);
 }
 
 fn threads_are_counted_apart(rig: &Rig) {
