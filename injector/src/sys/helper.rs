@@ -78,12 +78,28 @@ impl Helper {
         let _ = poll_fds(&mut [PollFd::readable(self.handle.as_fd())], time);
     }
 
-    /// Kills it, and waits for that.
-    pub fn kill(&self) {
-        // SAFETY: a child of ours that nobody else waits for.
+    /// Sends it a signal; none reaches a later process that has its number.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a handle of ours, and no information to go with the signal.
         unsafe {
-            libc::kill(self.pid, libc::SIGKILL);
-            libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.handle.as_raw_fd(),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            );
+        }
+    }
+
+    /// Kills it, and waits for that. Idempotent.
+    pub fn kill(&self) {
+        self.signal(libc::SIGKILL);
+        // SAFETY: a handle of ours, and room for what is told.
+        unsafe {
+            let mut told: libc::siginfo_t = std::mem::zeroed();
+            let handle = self.handle.as_raw_fd().unsigned_abs();
+            libc::waitid(libc::P_PIDFD, handle, &raw mut told, libc::WEXITED);
         }
     }
 }

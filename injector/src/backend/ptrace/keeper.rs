@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::pulse::{Phase, Pulse};
 use crate::sys::helper::Helper;
-use crate::sys::process::send_signal;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -28,9 +27,9 @@ pub(super) fn keep(tracer: &Helper, pulse: &Pulse) {
         }
         silent += 1;
         if silent == STOPPED {
-            send_signal(tracer.pid(), libc::SIGCONT as u32);
+            tracer.signal(libc::SIGCONT);
         } else if silent >= HUNG {
-            send_signal(tracer.pid(), libc::SIGKILL as u32);
+            tracer.signal(libc::SIGKILL);
         }
     }
 }
