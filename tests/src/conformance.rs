@@ -12,6 +12,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -43,9 +44,6 @@ pub enum Way {
 }
 
 impl Way {
-    /// Those that need no kernel with error injection.
-    pub const ANYWHERE: [Self; 3] = [Self::NotifyLaunch, Self::PtraceLaunch, Self::PtraceAttach];
-
     fn backend(self) -> &'static str {
         match self {
             Self::NotifyLaunch => "notify",
@@ -110,16 +108,6 @@ struct Running {
 }
 
 impl Rig {
-    /// One for each of the ways.
-    pub fn all(ways: &[Way], finject: impl Into<PathBuf>) -> Vec<Self> {
-        let finject = finject.into();
-        let rig = |way: &Way| Self {
-            way: *way,
-            finject: finject.clone(),
-        };
-        ways.iter().map(rig).collect()
-    }
-
     fn start(&self, options: &[&str], program: &str, arguments: &[&str]) -> Running {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
@@ -243,6 +231,22 @@ pub struct Case {
     pub rule: &'static str,
     /// The case.
     pub run: fn(&Rig),
+}
+
+/// Every case by one way, each of which finject has to admit.
+pub fn all(way: Way, finject: impl Into<PathBuf>) {
+    let rig = Rig {
+        way,
+        finject: finject.into(),
+    };
+    let mut failed = Vec::new();
+    for case in CASES {
+        assert!(rig.admits(&["--rule", case.rule]), "{way:?}: {}", case.name);
+        if catch_unwind(AssertUnwindSafe(|| (case.run)(&rig))).is_err() {
+            failed.push(case.name);
+        }
+    }
+    assert!(failed.is_empty(), "{way:?}: {failed:?}");
 }
 
 macro_rules! cases {

@@ -6,12 +6,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{MAX_NR, MAX_RULES, PID_LIMIT};
+use injector_common::limits::{LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
 use injector_common::{Control, Counter, RuleCell, RunState, Shared, WireRule};
 
 use super::{Leased, Report, RuleReport};
 use crate::sys::SysError;
 use crate::sys::mapping::Mapping;
+use crate::sys::time::monotonic_ns;
 use crate::syscall::{Abi, CallId, Sysno};
 
 /// A call that a rule names: ABI and number.
@@ -184,6 +185,13 @@ impl Memory {
             .store(lease_until_ns, Relaxed);
         self.half(offset_of!(Control, state))
             .store(RunState::Armed as u32, Release);
+    }
+
+    /// Puts the rules in force now, for one lease; when that is, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn arm_now(&self) -> u64 {
+        let now = monotonic_ns();
+        self.arm(now, now + LEASE_NS);
+        now
     }
 
     /// Ends all faults, at once and for good.

@@ -1,14 +1,31 @@
 //! What backends that decide in user space leave of a firing: its tally, and its record.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use injector_common::Event;
+use injector_common::{Event, limits::MAX_RULES};
 
-use super::decider::{Decider, Firing};
-use super::memory::CallSlot;
-use crate::sys::bytes_of;
+use super::Report;
+use super::decider::{Decider, Firing, Spec};
+use super::memory::{CallSlot, Memory};
+use crate::sys::{bytes_of, event_of};
+
+/// The next record in the pipe that a recorder writes to; [`None`] when there is none now.
+pub(super) fn next(records: &mut File) -> Option<Event> {
+    let mut bytes = [0; size_of::<Event>()];
+    let read = records.read(&mut bytes).ok()?;
+    event_of(bytes.get(..read)?)
+}
+
+/// The counters of a decider's rules, of whose calls none is missed: each waits until it was seen.
+pub(super) fn report(memory: &Memory, spec: Option<&Spec>) -> Report {
+    let rules = spec.map_or(0, |spec| spec.rules.len());
+    Report {
+        misses: Some(0),
+        ..memory.report(rules.min(MAX_RULES))
+    }
+}
 
 /// A decider, and where the records of its firings go.
 #[derive(Debug)]

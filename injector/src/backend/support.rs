@@ -8,6 +8,19 @@ use crate::plan::Plan;
 use crate::rule::ast::{Action, Integer, Predicate};
 use crate::rule::lower::{NotLowered, lower};
 
+/// Why an action is not carried out by a backend that decides in user space; [`None`] where it is.
+pub(super) fn by_decider(action: &Action) -> Option<Why> {
+    match action {
+        Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
+        Action::Delay(_)
+        | Action::Hold(_)
+        | Action::Stop
+        | Action::Short(_)
+        | Action::Corrupt(_)
+        | Action::After(_) => Some(Why::NotBuilt),
+    }
+}
+
 /// Whether the whole plan can be carried out by a backend; every part that cannot. `action` and
 /// `predicate` say why the backend does not carry one out; [`None`] where it does.
 pub(super) fn admit(

@@ -27,16 +27,16 @@ until $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,r
     $b sleep 0.1
 done
 $b mount -t tmpfs tmpfs /upper && $b mkdir /upper/files /upper/work
-$b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /root ||
+$b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /merged ||
     fail "cannot lay an overlay over the host's root"
 
 for directory in proc sys dev run; do
-    [ -d /root/$directory ] || $b mkdir /root/$directory
+    [ -d /merged/$directory ] || $b mkdir /merged/$directory
 done
-$b mount -t tmpfs -o mode=755 tmpfs /root/run
-$b mkdir -p /root/run/lock /root/run/finject-vm
-$b cp -r /bin/busybox /job/. /root/run/finject-vm/
+$b mount -t tmpfs -o mode=755 tmpfs /merged/run
+$b mkdir -p /merged/run/lock /merged/run/finject-vm
+$b cp -r /bin/busybox /job/. /merged/run/finject-vm/
 for directory in proc sys dev; do
-    $b mount --move /$directory /root/$directory
+    $b mount --move /$directory /merged/$directory
 done
-exec $b switch_root /root /run/finject-vm/busybox sh /run/finject-vm/guest.sh
+exec $b switch_root /merged /run/finject-vm/busybox sh /run/finject-vm/guest.sh

@@ -44,7 +44,7 @@ pub(crate) struct Job<'a> {
 pub(crate) fn make(job: &Job<'_>) -> anyhow::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for path in [
-        "bin", "dev", "job", "lower", "modules", "proc", "root", "sys", "upper",
+        "bin", "dev", "job", "lower", "merged", "modules", "proc", "sys", "upper",
     ] {
         archive.directory(path);
     }

@@ -6,22 +6,20 @@ mod supervisor;
 pub mod support;
 
 use std::fs::File;
-use std::io::Read;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use injector_common::{Event, limits::MAX_RULES};
+use injector_common::Event;
 
 use self::supervisor::{SETTLING, Supervisor};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::Recorder;
+use super::recorder::{self, Recorder};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::event_of;
 use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
 use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
@@ -180,10 +178,7 @@ impl Backend for Notify {
     }
 
     fn activate(&mut self) -> Result<u64, BackendError> {
-        let now = monotonic_ns();
-        self.memory
-            .arm(now, now + injector_common::limits::LEASE_NS);
-        Ok(now)
+        Ok(self.memory.arm_now())
     }
 
     fn leased(&self) -> Option<Arc<dyn Leased>> {
@@ -224,12 +219,7 @@ impl Backend for Notify {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        let mut bytes = [0; size_of::<Event>()];
-        let running = self.running.as_mut()?;
-        match running.events.read(&mut bytes) {
-            Ok(read) => event_of(bytes.get(..read)?),
-            Err(_) => None,
-        }
+        recorder::next(&mut self.running.as_mut()?.events)
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {
@@ -255,11 +245,6 @@ impl Backend for Notify {
     }
 
     fn report(&self) -> Report {
-        let rules = self.spec.as_ref().map_or(0, |spec| spec.rules.len());
-        Report {
-            // Each call waits until it was seen.
-            misses: Some(0),
-            ..self.memory.report(rules.min(MAX_RULES))
-        }
+        recorder::report(&self.memory, self.spec.as_ref())
     }
 }

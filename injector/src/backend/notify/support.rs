@@ -10,13 +10,8 @@ use crate::rule::ast::Action;
 /// Why an action is not carried out; [`None`] where it is.
 fn action(action: &Action) -> Option<Why> {
     match action {
-        Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
-        Action::Delay(_)
-        | Action::Hold(_)
-        | Action::Stop
-        | Action::Short(_)
-        | Action::Corrupt(_) => Some(Why::NotBuilt),
         Action::After(_) => Some(Why::NeedsTracer),
+        other => support::by_decider(other),
     }
 }
 

@@ -12,22 +12,20 @@ mod tracer;
 mod tracing;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use injector_common::{Event, limits::MAX_RULES};
+use injector_common::Event;
 
 use self::pulse::{Phase, Pulse};
 use self::tracer::{Mode, Tracer, Work};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::Recorder;
+use super::recorder::{self, Recorder};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::event_of;
 use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
 use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
@@ -153,7 +151,6 @@ pub struct Ptrace {
 /// Targets that are traced.
 #[derive(Debug)]
 struct Running {
-    /// Dropped last: the tracer is to see it end.
     command: Option<Command>,
     tracer: Helper,
     keeper: Helper,
@@ -295,10 +292,7 @@ impl Backend for Ptrace {
     }
 
     fn activate(&mut self) -> Result<u64, BackendError> {
-        let now = monotonic_ns();
-        self.memory
-            .arm(now, now + injector_common::limits::LEASE_NS);
-        Ok(now)
+        Ok(self.memory.arm_now())
     }
 
     fn leased(&self) -> Option<Arc<dyn Leased>> {
@@ -337,12 +331,7 @@ impl Backend for Ptrace {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        let mut bytes = [0; size_of::<Event>()];
-        let running = self.running.as_mut()?;
-        match running.events.read(&mut bytes) {
-            Ok(read) => event_of(bytes.get(..read)?),
-            Err(_) => None,
-        }
+        recorder::next(&mut self.running.as_mut()?.events)
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {
@@ -370,12 +359,7 @@ impl Backend for Ptrace {
     }
 
     fn report(&self) -> Report {
-        let rules = self.spec.as_ref().map_or(0, |spec| spec.rules.len());
-        Report {
-            // Each call waits until it was seen.
-            misses: Some(0),
-            ..self.memory.report(rules.min(MAX_RULES))
-        }
+        recorder::report(&self.memory, self.spec.as_ref())
     }
 }
 

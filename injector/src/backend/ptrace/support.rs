@@ -4,22 +4,8 @@ use super::NAME;
 use crate::backend::unsupported::Why;
 use crate::backend::{Unsupported, support};
 use crate::plan::Plan;
-use crate::rule::ast::Action;
-
-/// Why an action is not carried out; [`None`] where it is.
-fn action(action: &Action) -> Option<Why> {
-    match action {
-        Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
-        Action::Delay(_)
-        | Action::Hold(_)
-        | Action::Stop
-        | Action::Short(_)
-        | Action::Corrupt(_)
-        | Action::After(_) => Some(Why::NotBuilt),
-    }
-}
 
 /// Whether the whole plan can be carried out; every part that cannot.
 pub fn admit(plan: &Plan) -> Result<(), Vec<Unsupported>> {
-    support::admit(plan, NAME, action, |_| Some(Why::NotBuilt))
+    support::admit(plan, NAME, support::by_decider, |_| Some(Why::NotBuilt))
 }

@@ -31,6 +31,7 @@ const HUNG_NS: u64 = 500_000_000;
 const LINGERING_NS: u64 = 1_500_000_000;
 /// How long threads that make no call are waited for when the faults are over.
 const DRAINING_NS: u64 = 100_000_000;
+
 /// What it does with the calls that it sees.
 #[derive(Debug)]
 pub(super) enum Work {

@@ -271,8 +271,7 @@ impl<'t> Tracing<'t> {
                 return;
             }
             Stop::Trap => {
-                if self.known(tid).is_none() {
-                    // Not to be followed.
+                if !self.is_followed(tid) {
                     let _ = ptrace::detach(tid);
                     return;
                 }
@@ -286,17 +285,19 @@ impl<'t> Tracing<'t> {
         self.go_on(tid, 0);
     }
 
-    /// A thread that is traced; one that is not known yet is newly born. [`None`] for one that is not
-    /// followed.
-    fn known(&mut self, tid: u32) -> Option<Tracee> {
-        if let Some(tracee) = self.tracees.get(&tid) {
-            return Some(*tracee);
+    /// Whether a thread is traced on; one that is not known yet is newly born, and not where its
+    /// process is not followed.
+    fn is_followed(&mut self, tid: u32) -> bool {
+        if self.tracees.contains_key(&tid) {
+            return true;
         }
         let tgid = self.proc.group_of(Tgid(tid)).map_or(tid, |tgid| tgid.0);
-        if !self.own.options().follow && !self.tracees.values().any(|known| known.tgid == tgid) {
-            return None;
+        let is_known = || self.tracees.values().any(|known| known.tgid == tgid);
+        let is_followed = self.own.options().follow || is_known();
+        if is_followed {
+            self.add(tid, tgid);
         }
-        Some(*self.add(tid, tgid))
+        is_followed
     }
 
     fn executed(&mut self, tid: u32, former: u32) {
@@ -385,31 +386,30 @@ impl<'t> Tracing<'t> {
             compat: entry.compat,
             nr,
         };
-        let recorder = match &self.own.work {
-            Work::Decide(recorder) => {
-                let in_force = self.own.memory.state() == RunState::Armed;
-                if !recorder.decider.names(call) || !in_force || !self.own.is_target(tgid) {
-                    return;
-                }
-                Some(recorder)
+        let own = self.own;
+        if let Work::Decide(recorder) = &own.work {
+            let in_force = own.memory.state() == RunState::Armed;
+            if !recorder.decider.names(call) || !in_force || !own.is_target(tgid) {
+                return;
             }
-            Work::Count(_) => None,
-        };
-        let has_begun = self.gate.has_begun(tid)
-            || !self
-                .gate
-                .holds(tgid, tid, entry.instruction, || gate::loader_of(tgid));
-        match (recorder, &self.own.work) {
-            _ if !has_begun => {}
-            (Some(recorder), _) => {
+        }
+        if self.comes_before_the_program(tgid, tid, entry) {
+            return;
+        }
+        match &own.work {
+            Work::Count(census) => census.count(tid, call),
+            Work::Decide(recorder) => {
                 let decided = recorder.decider.decide(call, || self.caller(tgid, tid));
                 if !decided.firings.is_empty() {
                     self.carry_out(recorder, tgid, tid, call, entry, &decided);
                 }
             }
-            (None, Work::Count(census)) => census.count(tid, call),
-            (None, Work::Decide(_)) => {}
         }
+    }
+
+    fn comes_before_the_program(&self, tgid: u32, tid: u32, entry: &Entry) -> bool {
+        let loader = || gate::loader_of(tgid);
+        !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, loader)
     }
 
     fn caller(&self, tgid: u32, tid: u32) -> Option<Caller> {
@@ -496,23 +496,14 @@ impl<'t> Tracing<'t> {
             // The kernel makes it again by itself.
             sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = is_seen_again,
             sleep::INTERRUPTED => {
-                let over = tracee.deadline.take();
-                match over {
+                let deadline = tracee.deadline.take().or_else(|| {
+                    let sleep = asked.unwrap_or_else(|| Sleep::since(tracee.entered_ns));
+                    sleep.deadline(tracee.tgid, tid, &registers)
+                });
+                match deadline {
                     Some((at, value)) if at <= monotonic_ns() => registers.give(value),
-                    Some(_) => {
-                        tracee.deadline = over;
-                        tracee.again = is_seen_again;
-                        registers.make_again();
-                    }
-                    None => {
-                        tracee.deadline = match asked {
-                            Some(sleep) => sleep.deadline(tracee.tgid, tid, &registers),
-                            None => Sleep::since(tracee.entered_ns).deadline(
-                                tracee.tgid,
-                                tid,
-                                &registers,
-                            ),
-                        };
+                    _ => {
+                        tracee.deadline = deadline;
                         tracee.again = is_seen_again;
                         registers.make_again();
                     }
