@@ -4,6 +4,7 @@
 //! every backend.
 #![no_std]
 
+pub mod args;
 pub mod decide;
 pub mod event;
 pub mod limits;
@@ -12,6 +13,7 @@ pub mod rule;
 pub mod shared;
 pub mod trigger;
 
+pub use args::{ArgKinds, WireTest, all_hold};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
 pub use rule::{Scope, WireRule, WireStep};

@@ -9,6 +9,9 @@ pub const MAX_RULES: usize = 64;
 /// a scan over all of them.
 pub const MAX_STEPS: usize = 16;
 
+/// Tests of arguments (`fd=`, `argN`) in one rule: one for each argument, and ranges on two.
+pub const MAX_TESTS: usize = 8;
+
 /// System-call numbers of one ABI lie below this (x86-64 ended at 467 in Linux 6.12, and numbers
 /// are given out one by one; i386 shares the new ones).
 pub const MAX_NR: u32 = 512;

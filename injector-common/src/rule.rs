@@ -1,7 +1,8 @@
 //! The wire form of a rule: fixed size, no pointers, no padding, the same bytes on both sides. It
 //! is made from a resolved rule by lowering and never changes while it is in force.
 
-use crate::limits::MAX_STEPS;
+use crate::args::WireTest;
+use crate::limits::{MAX_STEPS, MAX_TESTS};
 
 /// Whose calls are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct WireRule {
     pub scope: u32,
     /// How many of `steps` are in use, from 1.
     pub steps_len: u32,
+    /// What must hold of the call's arguments, all of it; [`WireTest::NONE`] behind the last one.
+    pub tests: [WireTest; MAX_TESTS],
     /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
     pub steps: [WireStep; MAX_STEPS],
 }
@@ -93,6 +96,7 @@ impl WireRule {
         probability: crate::random::CERTAIN,
         scope: Scope::Rule as u32,
         steps_len: 1,
+        tests: [WireTest::NONE; MAX_TESTS],
         steps: [WireStep::OFF; MAX_STEPS],
     };
 
@@ -101,6 +105,12 @@ impl WireRule {
     #[inline(always)]
     pub const fn has_state(&self) -> bool {
         self.max != 0 || self.steps_len > 1 || self.steps[0].until != WireStep::FOREVER
+    }
+
+    /// Whether the call's arguments are looked at.
+    #[inline(always)]
+    pub const fn has_tests(&self) -> bool {
+        self.tests[0].op != 0
     }
 
     /// Whether a decision needs the time.
@@ -124,4 +134,4 @@ impl WireRule {
 
 const _: () = assert!(MAX_STEPS.is_power_of_two());
 const _: () = assert!(size_of::<WireStep>() == 24);
-const _: () = assert!(size_of::<WireRule>() == 64 + 24 * MAX_STEPS);
+const _: () = assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 24 * MAX_STEPS);

@@ -1,6 +1,7 @@
 //! The memory that both sides see: finject maps it, the kernel program reads and counts in it. In
 //! steady state no system call is needed on either side.
 
+use crate::args::ArgKinds;
 use crate::limits::{ABIS, MAX_NR, MAX_RULES, PID_LIMIT};
 use crate::rule::WireRule;
 
@@ -36,8 +37,8 @@ pub struct Control {
     pub targets_seen: u64,
     /// Target processes that ended.
     pub targets_exited: u64,
-    /// Keeps the rules' cells on cache lines of their own.
-    pub reserved: [u64; 1],
+    /// The command that finject launches, which is a target from its exec on; 0 for none.
+    pub launched: u64,
 }
 
 /// One rule's counter and tallies. Its own two cache lines, so that rules do not slow each other.
@@ -64,6 +65,8 @@ pub struct RuleCell {
     pub scopes_full: u64,
     /// Scopes met: the ordinal of the next one.
     pub scopes: u64,
+    /// Calls that the rule names, and whose arguments it is not about.
+    pub excluded: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds; 0 before it.
     pub first_ns: u64,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
@@ -86,8 +89,14 @@ pub struct Shared {
     /// For each ABI and number (index `abi * MAX_NR + nr`) a bit for each rule that names the call.
     /// Written before anything is attached.
     pub calls: [u64; (ABIS * MAX_NR) as usize],
+    /// For each ABI and number, as in `calls`, how its arguments are read; set where a rule that
+    /// looks at them names the call. Written before anything is attached.
+    pub kinds: [ArgKinds; (ABIS * MAX_NR) as usize],
     /// One bit a process id: is it a target?
     pub targets: [u64; PID_LIMIT as usize / 64],
+    /// One bit a process id: is it between an exec and its program's first call? Set and cleared by
+    /// the program alone.
+    pub beginning: [u64; PID_LIMIT as usize / 64],
 }
 
 /// A target process, by its process id.

@@ -349,14 +349,18 @@ fn numbers_on_the_wire_are_these() {
     assert_eq!(RING_BYTES, 2_097_152);
     assert_eq!(PID_LIMIT, 4_194_304);
     assert_eq!(size_of::<injector_common::Shared>() % 128, 0);
-    let shared = core::mem::offset_of!(injector_common::Shared, targets);
     let calls = core::mem::offset_of!(injector_common::Shared, calls);
-    assert_eq!(shared - calls, 8 * 1024, "two ABIs of 512 numbers");
-    assert_eq!(
-        size_of::<injector_common::Shared>() - shared,
-        4_194_304 / 8,
-        "a bit a process id"
-    );
+    let kinds = core::mem::offset_of!(injector_common::Shared, kinds);
+    let targets = core::mem::offset_of!(injector_common::Shared, targets);
+    let beginning = core::mem::offset_of!(injector_common::Shared, beginning);
+    assert_eq!(kinds - calls, 8 * 1024, "two ABIs of 512 numbers");
+    assert_eq!(targets - kinds, 4 * 1024, "the same, four bytes each");
+    for bits in [
+        beginning - targets,
+        size_of::<injector_common::Shared>() - beginning,
+    ] {
+        assert_eq!(bits, 4_194_304 / 8, "a bit a process id");
+    }
 }
 
 /// Other backends and later versions must draw the same: a run is repeated from its seed.

@@ -30,6 +30,12 @@ impl Task {
         Self(unsafe { bpf_get_current_task_btf() } as *const u8)
     }
 
+    /// The task as a plain address, for helpers.
+    #[inline(always)]
+    pub fn address(self) -> *const u8 {
+        self.0
+    }
+
     /// Whether the call in progress is of the 32-bit ABI.
     #[inline(always)]
     pub fn is_compat(self) -> bool {
@@ -78,6 +84,7 @@ const DX: usize = 12;
 const SI: usize = 13;
 const DI: usize = 14;
 const ORIG_AX: usize = 15;
+const IP: usize = 16;
 
 impl Regs {
     #[inline(always)]
@@ -90,6 +97,12 @@ impl Regs {
     #[inline(always)]
     pub fn nr(self) -> u32 {
         self.word(ORIG_AX) as u32
+    }
+
+    /// The instruction behind the one that called.
+    #[inline(always)]
+    pub fn instruction(self) -> u64 {
+        self.word(IP)
     }
 
     /// Whether this is one of finject's own test calls: all ones in the first argument, the mark in

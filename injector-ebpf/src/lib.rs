@@ -15,5 +15,6 @@
 pub mod atomic;
 pub mod emit;
 pub mod facts;
+pub mod gate;
 pub mod maps;
 pub mod target;

@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, RingBuf};
 use injector_common::limits::{ABIS, MAX_NR, MAX_SCOPES, MAX_TARGETS, PID_LIMIT, RING_BYTES};
-use injector_common::{ScopeCell, ScopeKey, Shared, Target};
+use injector_common::{ArgKinds, ScopeCell, ScopeKey, Shared, Target};
 
 #[doc(hidden)]
 #[repr(transparent)]
@@ -52,6 +52,38 @@ pub fn target_word(tgid: u32) -> *mut u64 {
     unsafe { &raw mut (*direct()).targets[index] }
 }
 
+/// Whether a process is the command that finject launches, before its first exec. Taken note of once:
+/// afterwards its number may be another's.
+#[inline(always)]
+pub fn is_launched(tgid: u32) -> bool {
+    // SAFETY: the mapped memory; volatile, since finject changes it.
+    unsafe {
+        let launched = &raw mut (*direct()).control.launched;
+        let is_it = core::ptr::read_volatile(launched) == u64::from(tgid);
+        if is_it {
+            core::ptr::write_volatile(launched, 0);
+        }
+        is_it
+    }
+}
+
+/// Whether a process is between an exec and its program's first call, as far as is known.
+#[inline(always)]
+pub fn is_beginning(tgid: u32) -> bool {
+    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
+    // SAFETY: within the array; volatile, since others change it.
+    let word = unsafe { core::ptr::read_volatile(&raw const (*direct()).beginning[index]) };
+    word >> (tgid & 63) & 1 != 0
+}
+
+/// The word that holds that bit of a process.
+#[inline(always)]
+pub fn beginning_word(tgid: u32) -> *mut u64 {
+    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
+    // SAFETY: within the array.
+    unsafe { &raw mut (*direct()).beginning[index] }
+}
+
 /// Whether the rules are in force.
 #[inline(always)]
 pub fn is_armed() -> bool {
@@ -69,6 +101,17 @@ pub fn rules_of(compat: bool, nr: u32) -> u64 {
     let index = if compat { MAX_NR + nr } else { nr } & (ABIS * MAX_NR - 1);
     // SAFETY: within the array; volatile, since finject has written it.
     unsafe { core::ptr::read_volatile(&raw const (*direct()).calls[index as usize]) }
+}
+
+/// How a call's arguments are read; none for a number beyond the limit.
+#[inline(always)]
+pub fn kinds_of(compat: bool, nr: u32) -> ArgKinds {
+    if nr >= MAX_NR {
+        return ArgKinds::NONE;
+    }
+    let index = if compat { MAX_NR + nr } else { nr } & (ABIS * MAX_NR - 1);
+    // SAFETY: within the array; volatile, since finject has written it.
+    unsafe { core::ptr::read_volatile(&raw const (*direct()).kinds[index as usize]) }
 }
 
 /// What is known of each target.
@@ -107,6 +150,10 @@ constants! {
     follow FOLLOW: u32;
     /// 1 when some rule counts by process or thread.
     has_scopes HAS_SCOPES: u32;
+    /// 1 when calls before a program's own entry point do not count.
+    gated GATED: u32;
+    /// 1 when some rule looks at arguments.
+    has_tests HAS_TESTS: u32;
     /// The process id of finject's own caller of test calls; 0 for none.
     canary_tgid CANARY_TGID: u32;
     /// Byte offset of `thread_info.status` in `task_struct`.
@@ -121,6 +168,12 @@ constants! {
     off_signal OFF_SIGNAL: u32;
     /// Byte offset of `task_struct.exit_code`.
     off_exit_code OFF_EXIT_CODE: u32;
+    /// Byte offset of `task_struct.mm`.
+    off_mm OFF_MM: u32;
+    /// Byte offset of `mm_struct.saved_auxv`.
+    off_auxv OFF_AUXV: u32;
+    /// Byte offset of `vm_area_struct.vm_file`.
+    off_vm_file OFF_VM_FILE: u32;
     /// Byte offset of `signal_struct.live`.
     off_live OFF_LIVE: u32;
     /// Byte offset of `signal_struct.group_exit_code`.

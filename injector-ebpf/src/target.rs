@@ -13,6 +13,7 @@ use injector_common::{EventKind, Scope, ScopeKey, Target};
 use crate::atomic;
 use crate::emit::emit;
 use crate::facts;
+use crate::gate;
 use crate::maps::{self, SCOPES, TARGETS};
 
 /// `USER_HZ` ticks of /proc/PID/stat, in nanoseconds.
@@ -128,6 +129,7 @@ pub fn exited(task: *const u8) {
         atomic::add(&raw mut (*maps::shared()).control.targets_exited, 1);
     }
     let _ = TARGETS.remove(tgid);
+    gate::has_begun(tgid);
     if maps::has_scopes() != 0 {
         let leader = facts::read::<usize>(task, maps::off_leader()) as *const u8;
         drop_counters(Scope::Process, tgid, facts::read(leader, maps::off_start()));
@@ -141,11 +143,17 @@ pub fn exited(task: *const u8) {
     );
 }
 
-/// `sched_process_exec(task, old_pid, bprm)`: in the task, after the new program is in place.
+/// `sched_process_exec(task, old_pid, bprm)`: in the task, after the new program is in place. A command
+/// that finject launches is a target from here on.
 #[inline(always)]
 pub fn execed(task: *const u8) {
     let tgid: u32 = facts::read(task, maps::off_tgid());
     if maps::is_target(tgid) {
+        gate::begins(tgid);
         note(EventKind::Execed, u64::from(tgid), 0);
+    } else if maps::is_launched(tgid) {
+        gate::begins(tgid);
+        // SAFETY: the mapped memory.
+        unsafe { atomic::fetch_or(maps::target_word(tgid), 1 << (tgid & 63)) };
     }
 }

@@ -77,6 +77,14 @@ fn a_firing_is_shown_and_summed_up() {
             .contains("r1 never fired: no target called getppid"),
         "{ended}"
     );
+    let ended = run(&["--rule", "fsync(fd=3)=EIO"], &["true"]);
+    assert!(
+        ended.err().contains(
+            "r1 never fired: no target called fsync with fd=3 while it was armed; %sync names \
+             its relatives too; finject count -- true shows what is called"
+        ),
+        "{ended}"
+    );
     let mut launcher = finject(&["--rule", "getppid=EPERM@2"]);
     let mut victim = Victim::launched(&mut launcher, &["threads", "1", "3", "getppid"]);
     victim.work();

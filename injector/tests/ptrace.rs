@@ -82,6 +82,37 @@ fn is_free(pid: u32) -> bool {
     !traced && !states.iter().any(|state| matches!(state, 'T' | 't'))
 }
 
+/// A rule whose call never comes is told what comes instead.
+#[test]
+fn what_was_seen_instead_is_told() {
+    for (call, rule, why) in [
+        (
+            "fdatasync",
+            "fsync=EIO",
+            "r1 never fired: fdatasync 5 times, fsync never: try %sync",
+        ),
+        (
+            "getppid",
+            "fsync=EIO",
+            "r1 never fired: fsync never came; what came most: getppid 5 times",
+        ),
+        (
+            "lseek",
+            "lseek(fd=76)=EIO",
+            "r1 never fired: 5 of its calls came, none with fd=76",
+        ),
+    ] {
+        let mut victim = Victim::of(programs::VICTIM, &["threads", "1", "5", call]);
+        let session = attach(victim.pid(), rule).start();
+        victim.work();
+        let outcome = session.stop();
+        assert!(outcome.ended.err().contains(why), "{}", outcome.ended);
+        let why_not = outcome.summary["rules"][0]["why_not"].as_str().unwrap();
+        let told = format!("r1 never fired: {why_not}");
+        assert!(told.starts_with(why), "{}", outcome.summary);
+    }
+}
+
 /// Calls that sleep are neither cut short nor made longer, however often finject comes and goes. How
 /// long each takes is the machine's matter; twice its time, again and again, would be finject's.
 #[test]

@@ -11,7 +11,8 @@
  *   victim threadexec N CALL  on a line, a thread other than the first executes the program anew,
  *                             which makes N calls
  *
- * CALL is one of fsync fdatasync write unlink getppid pause. Built for both ABIs. */
+ * CALL is one of fsync fdatasync write unlink getppid pause lseek. Built for both ABIs. lseek is called
+ * with the descriptor 77 and, each thread in turn, the ten offsets from -5 on, from the end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +54,10 @@ static long one_call(void) {
     if (!strcmp(call_name, "unlink")) return unlink(path);
     if (!strcmp(call_name, "getppid")) return syscall(SYS_getppid);
     if (!strcmp(call_name, "pause")) return pause();
+    if (!strcmp(call_name, "lseek")) {
+        static __thread long turn;
+        return syscall(SYS_lseek, 77, turn++ % 10 - 5, SEEK_END);
+    }
     fprintf(stderr, "victim: no such call: %s\n", call_name);
     exit(2);
 }
@@ -62,6 +67,10 @@ static void open_file(void) {
     snprintf(path, sizeof path, "/tmp/victim-%d-XXXXXX", (int)getpid());
     file = mkstemp(path);
     if (file < 0) {
+        perror(path);
+        exit(2);
+    }
+    if (call_name && !strcmp(call_name, "lseek") && (ftruncate(file, 1000) || dup2(file, 77) < 0)) {
         perror(path);
         exit(2);
     }

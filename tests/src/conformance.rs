@@ -41,6 +41,8 @@ pub enum Way {
     PtraceAttach,
     /// Attached to, in the kernel.
     EbpfAttach,
+    /// Launched, in the kernel.
+    EbpfLaunch,
 }
 
 impl Way {
@@ -48,12 +50,15 @@ impl Way {
         match self {
             Self::NotifyLaunch => "notify",
             Self::PtraceLaunch | Self::PtraceAttach => "ptrace",
-            Self::EbpfAttach => "ebpf",
+            Self::EbpfAttach | Self::EbpfLaunch => "ebpf",
         }
     }
 
     fn launches(self) -> bool {
-        matches!(self, Self::NotifyLaunch | Self::PtraceLaunch)
+        matches!(
+            self,
+            Self::NotifyLaunch | Self::PtraceLaunch | Self::EbpfLaunch
+        )
     }
 }
 
@@ -278,6 +283,9 @@ cases! {
     records_are_as_many_as_errors: "getppid=EPERM@5+5",
     every_condition_on_counts: "getppid=EPERM@7..20+2,per:thread",
     a_sleeping_call_outlives_the_session: "pause=EPERM@9",
+    arguments_are_looked_at: "lseek(fd=77,arg2<0)=EPERM",
+    arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
+    the_loaders_calls_do_not_count: "openat=EPERM@9",
 }
 
 fn third_call_of_eight_threads(rig: &Rig) {
@@ -537,4 +545,101 @@ fn a_sleeping_call_outlives_the_session(rig: &Rig) {
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Twenty calls with the offsets from -5 to 4, each twice; all rules in one session, so that none fires.
+fn arguments_are_looked_at(rig: &Rig) {
+    let rules = [
+        ("fd=77", 20),
+        ("fd=76", 0),
+        ("fd!=76", 20),
+        ("fd!=77", 0),
+        ("arg1=77,arg3=SEEK_END", 20),
+        ("arg3=SEEK_SET", 0),
+        ("arg2=-5", 2),
+        ("arg2=0xfffffffffffffffb", 2),
+        ("arg2!=-5", 18),
+        ("arg2<0", 10),
+        ("arg2>=0,arg2!=3", 8),
+        ("arg2>-2,arg2<=1", 6),
+        ("arg2&4", 10),
+        ("fd=77,arg2>2", 4),
+        // Beyond what the argument can be, in one ABI or in both.
+        ("arg2<4G", 20),
+        ("arg2>4G", 0),
+        ("arg1=0x10000004d", 0),
+    ];
+    let texts = rules.map(|(predicates, _)| format!("lseek({predicates})=EPERM"));
+    let mut options = vec!["--dry-run"];
+    options.extend(texts.iter().flat_map(|text| ["--rule", text]));
+    let victim = ["threads", "1", "20", "lseek"];
+    for program in [programs::VICTIM, programs::VICTIM32] {
+        let seen = rig.observe(&options, program, &victim, &["self"]);
+        for (index, (predicates, matched)) in rules.into_iter().enumerate() {
+            // No 32-bit offset is that number.
+            let is_wide = predicates.contains("0xfffffffffffffffb");
+            let matched = if is_wide && program == programs::VICTIM32 {
+                0
+            } else {
+                matched
+            };
+            assert_eq!(
+                (seen.tally(index, "matched"), seen.tally(index, "excluded")),
+                (matched, 20 - matched),
+                "{program} {predicates}"
+            );
+        }
+    }
+    // Alone, so that a filter may keep calls from finject.
+    for (rule, hit) in [
+        ("lseek(fd=77,arg2<0)=EPERM", 10),
+        ("lseek(fd=76)=EPERM", 0),
+        ("lseek(arg2=-5)=EPERM", 2),
+        ("lseek(arg3&SEEK_END)=EPERM", 20),
+    ] {
+        let seen = rig.work(&["--rule", rule], &victim);
+        let told = (seen.own().errors, seen.tally(0, "matched"));
+        assert_eq!(told, (hit, hit), "{rule}");
+    }
+}
+
+fn arguments_are_part_of_what_is_counted(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "lseek(arg2=4)=EPERM@3..20+2"],
+        &["threads", "8", "100", "lseek"],
+    );
+    assert_eq!((seen.own().errors, seen.tally(0, "matched")), (9, 80));
+    let counts: Vec<u64> = (3..20).step_by(2).collect();
+    assert_eq!(seen.counts(), counts);
+}
+
+/// The program opens one file of its own; its loader opens more before.
+fn the_loaders_calls_do_not_count(rig: &Rig) {
+    let rule = ["--dry-run", "--rule", "openat=EIO"];
+    let again = ["threadexec", "1", "getppid"];
+    let seen = rig.observe(&rule, programs::VICTIM, &again, &["after-exec"]);
+    assert_eq!(seen.tally(0, "matched"), 1);
+    if !rig.way.launches() {
+        return;
+    }
+    for program in [programs::VICTIM, programs::VICTIM32] {
+        let seen = rig.observe(&rule, program, &["threads", "1", "1", "getppid"], &["self"]);
+        assert_eq!(seen.tally(0, "matched"), 1, "{program}");
+    }
+    // The shell's descendant: cat's own call fails, not its loader's.
+    let mut launcher = Command::new(&rig.finject);
+    launcher
+        .env_remove("FINJECT_RULES")
+        .env("LC_ALL", "C")
+        .args(["--quiet", "--backend", rig.way.backend()])
+        .args(["--rule", "openat=ENOENT@1"])
+        .args(["--", "sh", "-c", "cat /etc/hostname; exit $?"]);
+    let ended = Child::run(&mut launcher);
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(
+        ended
+            .err()
+            .contains("cat: /etc/hostname: No such file or directory"),
+        "{ended}"
+    );
 }

@@ -13,6 +13,12 @@ fn ebpf_attach() {
 }
 
 #[test]
+fn ebpf_launch() {
+    needs_override!();
+    all(Way::EbpfLaunch, guest::finject());
+}
+
+#[test]
 fn notify_launch() {
     all(Way::NotifyLaunch, guest::finject());
 }

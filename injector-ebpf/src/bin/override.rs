@@ -13,12 +13,12 @@ use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
     Call, Counter, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell, ScopeKey,
-    Shared, WireRule, advance, decide,
+    Shared, WireRule, advance, all_hold, decide,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
 use injector_ebpf::maps::{self, SCOPES};
-use injector_ebpf::{atomic, target};
+use injector_ebpf::{atomic, gate, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
 
@@ -169,6 +169,9 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     if rules == 0 {
         return 0;
     }
+    if maps::gated() != 0 && maps::is_beginning(tgid) && gate::holds(tgid, nr, compat) {
+        return 0;
+    }
     let mut call = InCall {
         pending: rules,
         tgid,
@@ -231,6 +234,11 @@ fn next_rule(call: &mut InCall) {
     let shared = maps::shared();
     // SAFETY: the mapped memory, the index below MAX_RULES; rules do not change while attached.
     let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
+    if maps::has_tests() != 0 && rule.has_tests() && !is_about(rule, call.abi != 0, call.nr) {
+        // SAFETY: the mapped memory.
+        unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
+        return;
+    }
     let counter = if rule.scope == Scope::Rule as u32 || maps::has_scopes() == 0 {
         // SAFETY: the mapped memory.
         unsafe {
@@ -248,6 +256,13 @@ fn next_rule(call: &mut InCall) {
     if let Some((counter, ordinal)) = counter {
         apply(call, index as u32, rule, shared, cell, &counter, ordinal);
     }
+}
+
+/// Whether the call's arguments are those that the rule asks for.
+#[inline(never)]
+fn is_about(rule: &WireRule, compat: bool, nr: u32) -> bool {
+    let args = Task::current().regs().args(compat);
+    all_hold(rule, maps::kinds_of(compat, nr), &args)
 }
 
 /// The counter of the caller's process or thread, and its ordinal; made when it is not there yet.

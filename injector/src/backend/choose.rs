@@ -75,7 +75,9 @@ pub struct Chosen {
 impl Choice {
     /// Those in question for a plan, the best first: deciding in the kernel costs a call next to
     /// nothing, and being asked about only the calls that rules name costs less than being stopped
-    /// at each.
+    /// at each. A command is launched by notify all the same, since loading programs into the kernel
+    /// takes longer than most commands run; for one that makes millions of matched calls the user
+    /// names ebpf.
     pub fn candidates(plan: &Plan) -> &'static [Self] {
         match plan.targets {
             Targets::Running(_) => &[Self::Ebpf, Self::Ptrace],
@@ -85,18 +87,10 @@ impl Choice {
 
     /// Whether it can carry out the whole plan. Nothing is touched.
     pub fn admit(self, plan: &Plan) -> Result<(), Vec<Unsupported>> {
-        match (self, &plan.targets) {
-            (Self::Notify, Targets::Running(_)) => {
-                return Err(vec![Unsupported::Attaching {
-                    backend: notify::NAME,
-                }]);
-            }
-            (Self::Ebpf, Targets::Launched(_)) => {
-                return Err(vec![Unsupported::Launching {
-                    backend: ebpf::support::NAME,
-                }]);
-            }
-            _ => {}
+        if self == Self::Notify && matches!(plan.targets, Targets::Running(_)) {
+            return Err(vec![Unsupported::Attaching {
+                backend: notify::NAME,
+            }]);
         }
         match self {
             Self::Ebpf => ebpf::support::admit(plan),

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
 use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
 use injector_common::{
-    Call, Counter, Decision, Event, EventKind, RunState, Scope, WireRule, WireStep, decide,
+    ArgKinds, Call, Counter, Decision, Event, EventKind, RunState, Scope, WireRule, WireStep,
+    all_hold, decide,
 };
 
 use super::BackendError;
 use super::memory::{CallSlot, Cell, Memory};
 use crate::plan::Plan;
-use crate::rule::lower::lower;
+use crate::rule::lower::{kinds_of, lower};
 use crate::sys::time::monotonic_ns;
 
 /// Who calls.
@@ -137,6 +138,8 @@ pub struct Decider {
     rules: Vec<WireRule>,
     /// For each ABI and number (index as in `Shared::calls`) a bit for each rule that names the call.
     calls: Vec<u64>,
+    /// By the same index, how a call's arguments are read, where a rule looks at them.
+    kinds: Vec<ArgKinds>,
     seed: u64,
     dry_run: bool,
     /// By rule, process or thread id, and start.
@@ -147,10 +150,16 @@ impl Decider {
     /// A decider whose counters lie in `memory`.
     pub fn new(memory: Arc<Memory>, spec: &Spec) -> Self {
         let mut calls = vec![0; (ABIS * MAX_NR) as usize];
-        for (index, (_, named)) in spec.rules.iter().enumerate() {
+        let mut kinds = vec![ArgKinds::NONE; calls.len()];
+        for (index, (rule, named)) in spec.rules.iter().enumerate() {
             for call in named {
                 if let Some(bits) = calls.get_mut(call.index()) {
                     *bits |= 1_u64 << (index % MAX_RULES);
+                }
+                if let Some(kinds) = kinds.get_mut(call.index())
+                    && rule.has_tests()
+                {
+                    *kinds = kinds_of((*call).into());
                 }
             }
         }
@@ -158,6 +167,7 @@ impl Decider {
             memory,
             rules: spec.rules.iter().map(|(rule, _)| *rule).collect(),
             calls,
+            kinds,
             seed: spec.seed,
             dry_run: spec.dry_run,
             scopes: Mutex::default(),
@@ -173,7 +183,12 @@ impl Decider {
 
     /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
     /// processes or threads apart; a caller that cannot be told is gone, and its call passes.
-    pub fn decide(&self, call: CallSlot, caller: impl FnOnce() -> Option<Caller>) -> Decided {
+    pub fn decide(
+        &self,
+        call: CallSlot,
+        args: &[u64; 6],
+        caller: impl FnOnce() -> Option<Caller>,
+    ) -> Decided {
         let mut decided = Decided::PASSES;
         let mut pending = self.calls.get(call.index()).copied().unwrap_or(0);
         if pending == 0 || self.memory.state() != RunState::Armed {
@@ -188,6 +203,10 @@ impl Decider {
                 continue;
             };
             let cell = self.memory.cell(index);
+            if rule.has_tests() && !self.is_about(rule, call, args) {
+                cell.add_excluded();
+                continue;
+            }
             let firing = if rule.scope == Scope::Rule as u32 {
                 self.apply(index, rule, cell, &cell, 0, decided.fate)
             } else {
@@ -215,6 +234,12 @@ impl Decider {
             decided.firings.push(firing);
         }
         decided
+    }
+
+    /// Whether the call's arguments are those that the rule asks for.
+    fn is_about(&self, rule: &WireRule, call: CallSlot, args: &[u64; 6]) -> bool {
+        let kinds = self.kinds.get(call.index()).copied().unwrap_or_default();
+        all_hold(rule, kinds, args)
     }
 
     /// The counter of the caller's process or thread; made when it is not there yet.
@@ -348,13 +373,26 @@ mod tests {
         nr: 74,
     };
 
+    const WRITE: CallSlot = CallSlot {
+        compat: false,
+        nr: 1,
+    };
+
+    const NO_ARGS: [u64; 6] = [0; 6];
+
     fn decider(rules: &[&str], dry_run: bool) -> Decider {
         let texts: Vec<_> = rules.iter().map(|rule| RuleText::new(*rule)).collect();
         let rules = compile(&texts).unwrap().rules;
         let spec = Spec {
             rules: rules
                 .iter()
-                .map(|rule| (lower(rule).unwrap(), vec![CALL]))
+                .map(|rule| {
+                    let calls = rule.calls.iter().copied().map(CallSlot::from);
+                    (
+                        lower(rule).unwrap(),
+                        calls.filter(|call| !call.compat).collect(),
+                    )
+                })
                 .collect(),
             seed: 7,
             dry_run,
@@ -379,7 +417,7 @@ mod tests {
         (0..calls)
             .map(|_| {
                 decider
-                    .decide(CALL, || panic!("no rule asks who calls"))
+                    .decide(CALL, &NO_ARGS, || panic!("no rule asks who calls"))
                     .fate
             })
             .collect()
@@ -397,7 +435,7 @@ mod tests {
             compat: true,
             ..CALL
         };
-        assert_eq!(decider.decide(other, || None), Decided::PASSES);
+        assert_eq!(decider.decide(other, &NO_ARGS, || None), Decided::PASSES);
         assert_eq!(decider.memory.report(1).rules[0].matched, 7);
     }
 
@@ -414,6 +452,25 @@ mod tests {
     }
 
     #[test]
+    fn calls_with_other_arguments_are_neither_counted_nor_failed() {
+        let decider = decider(&["write(fd=3,arg3>10)=EIO@2", "write=EPERM@1"], false);
+        let call = |fd: u64, length: u64| {
+            let args = [fd, 0, length, 0, 0, 0];
+            decider.decide(WRITE, &args, || None).fate
+        };
+        assert_eq!(call(4, 11), Fate::Gets(-1), "the other rule's");
+        assert_eq!(call(3, 11), Fate::Runs, "the first of its own");
+        assert_eq!(call(3, 10), Fate::Runs);
+        assert_eq!(call(0xffff_ffff_0000_0003, 11), Fate::Gets(-5), "an int");
+        let report = decider.memory.report(2);
+        let told = report
+            .rules
+            .iter()
+            .map(|r| (r.matched, r.excluded, r.fired));
+        assert_eq!(told.collect::<Vec<_>>(), [(2, 2, 0), (4, 0, 0)]);
+    }
+
+    #[test]
     fn scopes_count_for_themselves() {
         for (rule, fired) in [
             ("fsync=EIO@2,per:thread", [false, false, false, true]),
@@ -421,10 +478,15 @@ mod tests {
         ] {
             let decider = decider(&[rule], false);
             let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
-            let seen = callers
-                .map(|(tgid, tid)| decider.decide(CALL, thread(tgid, tid)).fate == Fate::Gets(-5));
+            let seen = callers.map(|(tgid, tid)| {
+                decider.decide(CALL, &NO_ARGS, thread(tgid, tid)).fate == Fate::Gets(-5)
+            });
             assert_eq!(seen, fired, "{rule}");
-            assert_eq!(decider.decide(CALL, || None), Decided::PASSES, "it is gone");
+            assert_eq!(
+                decider.decide(CALL, &NO_ARGS, || None),
+                Decided::PASSES,
+                "it is gone"
+            );
             assert_eq!(decider.memory.report(1).rules[0].matched, 4);
         }
     }
@@ -467,7 +529,7 @@ mod tests {
             value: 0,
         };
         for carried_out in [false, true] {
-            let decided = decider.decide(CALL, || None);
+            let decided = decider.decide(CALL, &NO_ARGS, || None);
             assert_eq!(decided.firings[0].signal(), Some(10));
             let record = decider.settle(&decided.firings[0], carried_out, &call);
             let told = record.map(|event| (event.count, event.value, event.signal, event.tid));

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use injector_common::limits::{LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
-use injector_common::{Control, Counter, RuleCell, RunState, Shared, WireRule};
+use injector_common::{ArgKinds, Control, Counter, RuleCell, RunState, Shared, WireRule};
 
 use super::{Leased, Report, RuleReport};
 use crate::sys::SysError;
@@ -81,6 +81,12 @@ impl Cell<'_> {
         let _ = first.compare_exchange(0, now_ns, Relaxed, Relaxed);
         self.word(offset_of!(RuleCell, last_ns))
             .store(now_ns, Relaxed);
+    }
+
+    /// Counts a call that the rule names, and whose arguments it is not about.
+    pub fn add_excluded(&self) {
+        self.word(offset_of!(RuleCell, excluded))
+            .fetch_add(1, Relaxed);
     }
 
     /// Counts a firing whose record found no room.
@@ -258,6 +264,7 @@ impl Memory {
             targets_lost: read(offset_of!(Control, targets_lost)),
             notes_dropped: read(offset_of!(Control, notes_dropped)),
             misses: None,
+            seen: None,
             lapsed: self.has_lapsed(),
         }
     }
@@ -276,6 +283,7 @@ impl Memory {
             lost: read(offset_of!(RuleCell, lost)),
             contended: read(offset_of!(RuleCell, contended)),
             scopes_full: read(offset_of!(RuleCell, scopes_full)),
+            excluded: read(offset_of!(RuleCell, excluded)),
             first_ns: time(offset_of!(RuleCell, first_ns)),
             last_ns: time(offset_of!(RuleCell, last_ns)),
         }
@@ -296,6 +304,17 @@ impl Memory {
         self.target(pid).fetch_and(!(1 << (pid % 64)), Release);
     }
 
+    /// A process becomes a target when it next executes a program.
+    pub fn set_launched(&self, pid: u32) {
+        self.word(offset_of!(Control, launched))
+            .store(pid.into(), Release);
+    }
+
+    /// Whether such a process has not executed one yet.
+    pub fn awaits_exec(&self) -> bool {
+        self.word(offset_of!(Control, launched)).load(Acquire) != 0
+    }
+
     /// Whether a process is a target.
     pub fn is_target(&self, pid: u32) -> bool {
         self.target(pid).load(Acquire) >> (pid % 64) & 1 != 0
@@ -306,6 +325,12 @@ impl Memory {
         let index = index.min(MAX_RULES - 1);
         let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
         self.mapping.write(offset, rule);
+    }
+
+    /// Says how a call's arguments are read. Before anything is attached.
+    pub fn write_kinds(&mut self, call: CallSlot, kinds: ArgKinds) {
+        let offset = offset_of!(Shared, kinds) + call.index() * size_of::<ArgKinds>();
+        self.mapping.write(offset, &kinds);
     }
 
     /// Adds a rule to those of a call. Before anything is attached.

@@ -1,5 +1,7 @@
 //! What a backend tells of its work: what it hooked, and its counters.
 
+use crate::syscall::CallId;
+
 /// What was attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookReport {
@@ -36,6 +38,8 @@ pub struct RuleReport {
     pub contended: u64,
     /// Calls that passed because there was no room for another process's or thread's counter.
     pub scopes_full: u64,
+    /// Calls that the rule names, and whose arguments it is not about.
+    pub excluded: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds.
     pub first_ns: Option<u64>,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
@@ -57,6 +61,9 @@ pub struct Report {
     pub notes_dropped: u64,
     /// Calls that the kernel's tracing left out; [`None`] where the kernel does not count them.
     pub misses: Option<u64>,
+    /// Every call that targets made while the rules were in force, the most frequent first; [`None`]
+    /// where only those come to finject that rules name.
+    pub seen: Option<Vec<(CallId, u64)>>,
     /// The backend's own dead-man switch ended the faults.
     pub lapsed: bool,
 }

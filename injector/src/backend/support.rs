@@ -1,11 +1,11 @@
-//! Whether a backend carries a whole plan out, from what it says of single actions and predicates.
+//! Whether a backend carries a whole plan out, from what it says of single actions.
 
-use injector_common::limits::{MAX_NR, MAX_RULES, MAX_STEPS};
+use injector_common::limits::{MAX_NR, MAX_RULES, MAX_STEPS, MAX_TESTS};
 
 use super::Unsupported;
 use super::unsupported::Why;
 use crate::plan::Plan;
-use crate::rule::ast::{Action, Integer, Predicate};
+use crate::rule::ast::Action;
 use crate::rule::lower::{NotLowered, lower};
 
 /// Why an action is not carried out by a backend that decides in user space; [`None`] where it is.
@@ -21,13 +21,12 @@ pub(super) fn by_decider(action: &Action) -> Option<Why> {
     }
 }
 
-/// Whether the whole plan can be carried out by a backend; every part that cannot. `action` and
-/// `predicate` say why the backend does not carry one out; [`None`] where it does.
+/// Whether the whole plan can be carried out by a backend; every part that cannot. `action` says
+/// why the backend does not carry one out; [`None`] where it does.
 pub(super) fn admit(
     plan: &Plan,
     backend: &'static str,
     action: impl Fn(&Action) -> Option<Why>,
-    predicate: impl Fn(&Predicate<Integer>) -> Option<Why>,
 ) -> Result<(), Vec<Unsupported>> {
     let mut problems = Vec::new();
     if plan.rules.len() > MAX_RULES {
@@ -44,17 +43,6 @@ pub(super) fn admit(
     }
     for rule in &plan.rules {
         let name = || rule.name.to_string();
-        for held in &rule.preds {
-            if let Some(why) = predicate(held) {
-                let predicate = held.to_string();
-                problems.push(Unsupported::Predicate {
-                    rule: name(),
-                    predicate,
-                    backend,
-                    why,
-                });
-            }
-        }
         for call in &rule.calls {
             if u32::from(call.nr.0) >= MAX_NR {
                 problems.push(Unsupported::Number {
@@ -70,6 +58,17 @@ pub(super) fn admit(
                     action: unknown.to_string(),
                     backend,
                     why: action(&unknown).unwrap_or(Why::NotBuilt),
+                },
+                NotLowered::Predicate(unknown) => Unsupported::Predicate {
+                    rule: name(),
+                    predicate: unknown.to_string(),
+                    backend,
+                    why: Why::NotBuilt,
+                },
+                NotLowered::TooManyTests(number) => Unsupported::TooManyTests {
+                    rule: name(),
+                    number,
+                    limit: MAX_TESTS,
                 },
                 NotLowered::ChainTooLong(steps) => Unsupported::ChainTooLong {
                     rule: name(),

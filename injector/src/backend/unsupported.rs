@@ -42,14 +42,6 @@ pub enum Unsupported {
         /// The backend.
         backend: &'static str,
     },
-    /// A command to launch.
-    #[error(
-        "the {backend} backend attaches to processes that run, and does not launch commands yet"
-    )]
-    Launching {
-        /// The backend.
-        backend: &'static str,
-    },
     /// Too many rules.
     #[error("{number} rules are more than the {backend} backend takes at once")]
     TooManyRules {
@@ -58,6 +50,16 @@ pub enum Unsupported {
         /// The backend.
         backend: &'static str,
         /// How many it takes.
+        limit: usize,
+    },
+    /// Too many predicates on arguments.
+    #[error("rule {rule}: {number} predicates on arguments are more than a rule can have")]
+    TooManyTests {
+        /// The rule's name.
+        rule: String,
+        /// How many there are.
+        number: usize,
+        /// How many there may be.
         limit: usize,
     },
     /// A chain with too many steps.
@@ -113,9 +115,11 @@ impl Unsupported {
                                         finject --rule RULE -- COMMAND"
                     .into()
             }
-            Self::Launching { .. } => "use --backend notify or --backend ptrace".into(),
             Self::TooManyRules { limit, .. } => {
                 format!("at most {limit}: join calls with commas, or split the run")
+            }
+            Self::TooManyTests { limit, .. } => {
+                format!("at most {limit}, `fd=` included: leave out those that the others imply")
             }
             Self::ChainTooLong { limit, .. } => {
                 format!("at most {limit}, the closing `off` included: split the rule with @N..M")

@@ -276,6 +276,21 @@ impl Integer {
         let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
         range.contains(&value).then_some(Self(value))
     }
+
+    /// Whether it is below zero.
+    pub fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    /// As a 64-bit register holds it; a negative one in two's complement.
+    pub fn register(self) -> u64 {
+        u64::try_from(self.0 & i128::from(u64::MAX)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether an argument of that many bits can be it, with a sign or without.
+    pub fn fits(self, bits: u8) -> bool {
+        (-(1_i128 << (bits - 1))..1_i128 << bits).contains(&self.0)
+    }
 }
 
 impl From<u64> for Integer {

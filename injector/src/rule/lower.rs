@@ -1,18 +1,26 @@
 //! From a resolved rule to its wire form: what every backend's decision goes by. What the wire form
 //! cannot say yet is told as such, part by part.
 
-use injector_common::limits::{MAX_POSITION, MAX_STEPS};
+use injector_common::args::{
+    ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
+};
+use injector_common::limits::{MAX_POSITION, MAX_STEPS, MAX_TESTS};
 use injector_common::rule::{ACT_KILL, ACT_RESULT, ACT_SIGNAL};
-use injector_common::{Scope as WireScope, WireRule, WireStep};
+use injector_common::{ArgKinds, Scope as WireScope, WireRule, WireStep, WireTest};
 
-use super::ast::{Action, Scope};
+use super::ast::{Action, ArgOp, Integer, Predicate, Scope};
 use super::{ResolvedRule, Step};
+use crate::syscall::{CallId, arg_width, by_id};
 
 /// A part of a rule that has no wire form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NotLowered {
     /// An action.
     Action(Action),
+    /// A predicate.
+    Predicate(Predicate<Integer>),
+    /// More predicates on arguments than a rule can have; how many there are.
+    TooManyTests(usize),
     /// More steps than a chain can have; how many there are, the closing `off` included.
     ChainTooLong(usize),
     /// The calls that the chain's steps span, more than can be counted.
@@ -51,6 +59,19 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
         Scope::Thread => WireScope::Thread,
     } as u32;
 
+    let mut tests = Vec::new();
+    for predicate in &rule.preds {
+        match lower_predicate(predicate) {
+            Some(test) => tests.push(test),
+            None => problems.push(NotLowered::Predicate(predicate.clone())),
+        }
+    }
+    if tests.len() > MAX_TESTS {
+        problems.push(NotLowered::TooManyTests(tests.len()));
+    } else {
+        wire.tests[..tests.len()].copy_from_slice(&tests);
+    }
+
     let mut steps = Vec::new();
     let mut until = 0_u64;
     for (index, step) in rule.chain.iter().enumerate() {
@@ -84,6 +105,55 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
     wire.steps_len = u32::try_from(steps.len()).unwrap_or(0);
     wire.steps[..steps.len()].copy_from_slice(&steps);
     Ok(wire)
+}
+
+/// A predicate as a test of an argument; [`None`] where it is about something else.
+fn lower_predicate(predicate: &Predicate<Integer>) -> Option<WireTest> {
+    match predicate {
+        Predicate::Fd { negated, fd } => Some(WireTest {
+            value: u64::from(*fd),
+            arg: ARG_DESCRIPTOR,
+            op: if *negated {
+                OP_LESS | OP_GREATER
+            } else {
+                OP_EQUAL
+            },
+        }),
+        Predicate::Arg { arg, op, value } => {
+            let holds = match op {
+                ArgOp::Equal => OP_EQUAL,
+                ArgOp::NotEqual => OP_LESS | OP_GREATER,
+                ArgOp::Below => OP_LESS,
+                ArgOp::AtMost => OP_LESS | OP_EQUAL,
+                ArgOp::Above => OP_GREATER,
+                ArgOp::AtLeast => OP_GREATER | OP_EQUAL,
+                ArgOp::AnyBit => OP_ANY_BIT,
+            };
+            let sign = if value.is_negative() { OP_NEGATIVE } else { 0 };
+            Some(WireTest {
+                value: value.register(),
+                arg: arg.get().into(),
+                op: holds | sign,
+            })
+        }
+        Predicate::Path { .. }
+        | Predicate::Socket { .. }
+        | Predicate::Comm { .. }
+        | Predicate::Exe { .. }
+        | Predicate::Uid { .. } => None,
+    }
+}
+
+/// How the kernel reads a call's arguments, as the deciding side takes it.
+pub fn kinds_of(call: CallId) -> ArgKinds {
+    let mut kinds = ArgKinds::NONE;
+    for arg in 1..=6_u8 {
+        if let Some((bits, signed)) = arg_width(call, arg) {
+            kinds = kinds.with(arg.into(), bits.into(), signed);
+        }
+    }
+    let descriptor = by_id(call).and_then(|call| call.roles().fd());
+    descriptor.map_or(kinds, |arg| kinds.with_descriptor(arg.into()))
 }
 
 fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
@@ -207,6 +277,94 @@ mod tests {
                 NotLowered::Action(Action::Hold(_))
             ]
         ));
+    }
+
+    #[test]
+    fn predicates_on_arguments_become_tests() {
+        let tests = |rule: &str| {
+            let wire = lowered(rule);
+            let used = wire.tests.iter().filter(|test| test.op != 0);
+            used.map(|test| (test.arg, test.op, test.value))
+                .collect::<Vec<_>>()
+        };
+        for (rule, expected) in [
+            ("write=EIO", vec![]),
+            ("write(fd=3)=EIO", vec![(ARG_DESCRIPTOR, OP_EQUAL, 3)]),
+            (
+                "write(fd!=3)=EIO",
+                vec![(ARG_DESCRIPTOR, OP_LESS | OP_GREATER, 3)],
+            ),
+            (
+                "write(arg3>4k,arg3<=1M)=EIO",
+                vec![(3, OP_GREATER, 4096), (3, OP_LESS | OP_EQUAL, 1 << 20)],
+            ),
+            (
+                "openat(arg1=-100,arg3&O_CREAT)=EIO",
+                vec![
+                    (1, OP_EQUAL | OP_NEGATIVE, -100_i64 as u64),
+                    (3, OP_ANY_BIT, 0o100),
+                ],
+            ),
+            (
+                "lseek(arg2>=0,arg2!=7)=EIO",
+                vec![(2, OP_GREATER | OP_EQUAL, 0), (2, OP_LESS | OP_GREATER, 7)],
+            ),
+            ("lseek(arg2<0)=EIO", vec![(2, OP_LESS, 0)]),
+        ] {
+            assert_eq!(tests(rule), expected, "{rule}");
+        }
+        let many = |tests: usize| {
+            let tests: Vec<_> = (0..tests).map(|n| format!("arg3!={n}")).collect();
+            format!("write({})=EIO", tests.join(","))
+        };
+        assert_eq!(tests(&many(MAX_TESTS)).len(), MAX_TESTS);
+        assert_eq!(
+            refused(&many(MAX_TESTS + 1)),
+            [NotLowered::TooManyTests(MAX_TESTS + 1)]
+        );
+        assert!(matches!(
+            refused("write(path=*.db,fd=3,uid=0)=EIO")[..],
+            [
+                NotLowered::Predicate(Predicate::Path { .. }),
+                NotLowered::Predicate(Predicate::Uid { .. })
+            ]
+        ));
+    }
+
+    #[test]
+    fn arguments_are_read_as_the_kernel_declares_them() {
+        let kinds = |name: &str| {
+            let known = crate::syscall::by_name(name);
+            known
+                .iter()
+                .map(|call| kinds_of(call.id()))
+                .collect::<Vec<_>>()
+        };
+        let none = ArgKinds::NONE;
+        let read = none.with(1, 32, false).with_descriptor(1);
+        assert_eq!(
+            kinds("read"),
+            [
+                read.with(2, 64, false).with(3, 64, false),
+                read.with(2, 32, false).with(3, 32, false)
+            ]
+        );
+        let open = none.with(2, 32, true).with(3, 16, false);
+        assert_eq!(
+            kinds("open"),
+            [open.with(1, 64, false), open.with(1, 32, false)]
+        );
+        assert_eq!(kinds("getppid"), [none, none]);
+        let mmap = kinds("mmap")[0];
+        assert_eq!(
+            mmap,
+            (1..=6)
+                .fold(none, |kinds, arg| kinds.with(arg, 64, false))
+                .with_descriptor(5)
+        );
+        // It splits its offset in two, so that what it declares is not what it is given.
+        let all_words = (1..=6).fold(none, |kinds, arg| kinds.with(arg, 32, false));
+        assert_eq!(kinds("pread64")[1], all_words.with_descriptor(1));
     }
 
     #[test]

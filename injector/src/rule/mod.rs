@@ -43,7 +43,7 @@ pub use self::{
     reference::REFERENCE,
     resolve::{Compiled, ResolvedRule, RuleName, RuleText, Step, When, compile},
     split::split,
-    suggest::to_begin_with,
+    suggest::{family_of, to_begin_with},
     value::{Count, Percent},
     warning::{RuleWarning, Warning},
 };

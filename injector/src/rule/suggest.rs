@@ -1,5 +1,7 @@
 //! A rule to begin with, for somebody who knows the call and not yet the language.
 
+use std::collections::BTreeSet;
+
 use crate::syscall::{CallId, Class, Replace, by_id};
 
 /// A rule that makes the first of these calls fail as such calls do; [`None`] for calls that have no
@@ -26,9 +28,48 @@ pub fn to_begin_with(call: CallId) -> Option<String> {
     Some(format!("{call}={action}@1"))
 }
 
+/// Calls up to which a class is a family: those of one have one purpose.
+const FAMILY: usize = 10;
+
+/// The smallest family that has all of these calls and others too: what somebody may have meant who
+/// named them.
+pub fn family_of(calls: &BTreeSet<CallId>) -> Option<Class> {
+    let names: BTreeSet<&str> = calls
+        .iter()
+        .filter_map(|call| by_id(*call))
+        .map(|call| call.name())
+        .collect();
+    let has_all = |class: &Class| {
+        let members = class.members();
+        (names.len() + 1..=FAMILY).contains(&members.len())
+            && names.iter().all(|name| members.contains(name))
+    };
+    let fitting = Class::ALL.iter().copied().filter(has_all);
+    let smallest = fitting.min_by_key(|class| class.members().len())?;
+    (!names.is_empty()).then_some(smallest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_belongs_to_the_smallest_family_that_has_others_too() {
+        let calls = |names: &[&str]| -> BTreeSet<CallId> {
+            let known = names.iter().flat_map(|name| by_name(name));
+            known.map(|call| call.id()).collect()
+        };
+        for (names, family) in [
+            (&["fsync"] as &[&str], Some(Class::Sync)),
+            (&["write"], Some(Class::Write)),
+            (&["fsync", "fdatasync"], Some(Class::Sync)),
+            (&["fsync", "write"], None),
+            (&["getppid"], None),
+            (&[], None),
+        ] {
+            assert_eq!(family_of(&calls(names)), family, "{names:?}");
+        }
+    }
     use crate::rule::{RuleText, compile};
     use crate::syscall::{Abi, all, by_name};
 

@@ -1,16 +1,18 @@
 //! What a session comes to: the counters of each rule, losses, and for a rule that never fired the
 //! reason as far as it is known. As text for people and as JSON for programs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
 use super::matched_and_fired;
 use crate::backend::{HookReport, Report, RuleReport};
-use crate::plan::Plan;
-use crate::rule::ResolvedRule;
+use crate::plan::{Plan, Targets};
+use crate::rule::{ResolvedRule, family_of};
 use crate::sys::launch::Ended;
-use crate::text::{counted, seconds};
+use crate::syscall::{Abi, CallId, by_id};
+use crate::text::{counted, escaped, seconds};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,7 @@ impl Summary {
         }
         for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
             if report.fired == 0 {
-                let why = why_not(rule, report, plan);
+                let why = why_not(rule, report, self.report.seen.as_deref(), plan);
                 let _ = writeln!(text, "  {} never fired: {why}", rule.name);
             }
         }
@@ -232,6 +234,7 @@ impl Summary {
                     "name": rule.name.to_string(),
                     "rule": rule.text,
                     "matched": report.matched,
+                    "excluded": report.excluded,
                     "fired": report.fired,
                     "first_ns": since(report.first_ns),
                     "last_ns": since(report.last_ns),
@@ -240,7 +243,7 @@ impl Summary {
                     "shadowed": report.shadowed,
                     "contended": report.contended,
                     "scopes_full": report.scopes_full,
-                    "why_not": (report.fired == 0).then(|| why_not(rule, report, plan)),
+                    "why_not": (report.fired == 0).then(|| why_not(rule, report, self.report.seen.as_deref(), plan)),
                 })
             })
             .collect();
@@ -275,19 +278,15 @@ impl Summary {
 }
 
 /// Why a rule never fired, as far as its counters tell.
-fn why_not(rule: &ResolvedRule, report: &RuleReport, plan: &Plan) -> String {
+fn why_not(
+    rule: &ResolvedRule,
+    report: &RuleReport,
+    seen: Option<&[(CallId, u64)]>,
+    plan: &Plan,
+) -> String {
     let first = rule.when.count.first().get();
     if report.matched == 0 {
-        let calls: Vec<String> = rule.calls.iter().take(4).map(ToString::to_string).collect();
-        let more = if rule.calls.len() > 4 {
-            " or another of its calls"
-        } else {
-            ""
-        };
-        return format!(
-            "no target called {}{more} while it was armed",
-            calls.join(", ")
-        );
+        return never_came(rule, report, seen, plan);
     }
     let matched = counted(report.matched, "call", "calls");
     if report.shadowed > 0 {
@@ -309,4 +308,77 @@ fn why_not(rule: &ResolvedRule, report: &RuleReport, plan: &Plan) -> String {
         return format!("{matched} came, none of them within its time");
     }
     format!("{matched} came, and none was selected or the chain said off")
+}
+
+/// The names of those calls that are of an ABI.
+fn names_of(calls: &BTreeSet<CallId>, abi: Abi) -> impl Iterator<Item = &'static str> {
+    let of_abi = calls.iter().filter(move |call| call.abi == abi);
+    of_abi
+        .filter_map(|call| by_id(*call))
+        .map(|call| call.name())
+}
+
+/// What is known where no call matched a rule: what came instead, or how to find out.
+fn never_came(
+    rule: &ResolvedRule,
+    report: &RuleReport,
+    seen: Option<&[(CallId, u64)]>,
+    plan: &Plan,
+) -> String {
+    let asked: Vec<String> = rule.preds.iter().map(ToString::to_string).collect();
+    let asked = asked.join(", ");
+    if report.excluded > 0 {
+        return format!("{} of its calls came, none with {asked}", report.excluded);
+    }
+    // Both ABIs of a call by one name.
+    let natives: Vec<&str> = names_of(&rule.calls, Abi::NATIVE).collect();
+    let others = rule.calls.iter().filter(|call| {
+        call.abi == Abi::NATIVE
+            || by_id(**call).is_none_or(|known| !natives.contains(&known.name()))
+    });
+    let all: Vec<String> = others.map(ToString::to_string).collect();
+    let calls: Vec<String> = all.iter().take(4).cloned().collect();
+    let more = if all.len() > 4 {
+        " or another of its calls"
+    } else {
+        ""
+    };
+    let calls = format!("{}{more}", calls.join(", "));
+    let family = family_of(&rule.calls);
+    let times =
+        |(call, number): &(CallId, u64)| format!("{call} {}", counted(*number, "time", "times"));
+    if let Some(seen) = seen {
+        let relatives = seen.iter().filter(|(call, _)| {
+            family.is_some_and(|family| family.calls().contains(call)) && !rule.calls.contains(call)
+        });
+        let relatives: Vec<String> = relatives.take(3).map(times).collect();
+        return match (family, seen) {
+            (_, []) => format!("no target made any call while it was armed, {calls} included"),
+            (Some(family), _) if !relatives.is_empty() => {
+                format!("{}, {calls} never: try {family}", relatives.join(", "))
+            }
+            _ => {
+                let most: Vec<String> = seen.iter().take(3).map(times).collect();
+                format!("{calls} never came; what came most: {}", most.join(", "))
+            }
+        };
+    }
+    let with = if asked.is_empty() {
+        String::new()
+    } else {
+        format!(" with {asked}")
+    };
+    let relatives = family.map_or_else(String::new, |family| {
+        format!("; {family} names its relatives too")
+    });
+    let look = match &plan.targets {
+        Targets::Running(processes) => {
+            let first = processes.first().map_or(0, |process| process.tgid.0);
+            format!("finject count --pid {first}")
+        }
+        Targets::Launched(launch) => format!("finject count -- {}", escaped(&launch.title())),
+    };
+    format!(
+        "no target called {calls}{with} while it was armed{relatives}; {look} shows what is called"
+    )
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info};
-use injector_common::{ScopeCell, ScopeKey, Target, WireRule};
+use injector_common::{ArgKinds, ScopeCell, ScopeKey, Target, WireRule};
 
 use super::SysError;
 
@@ -30,6 +30,8 @@ unsafe impl Wire for Target {}
 unsafe impl Wire for ScopeKey {}
 // SAFETY: as above.
 unsafe impl Wire for ScopeCell {}
+// SAFETY: one integer.
+unsafe impl Wire for ArgKinds {}
 // SAFETY: integers.
 unsafe impl Wire for u32 {}
 // SAFETY: integers.

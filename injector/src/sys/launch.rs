@@ -86,16 +86,18 @@ enum Handover {
     Listener,
     /// A tracer, which the child waits for.
     Tracer,
+    /// Nobody: the child waits until it may go on.
+    Nobody,
 }
 
-/// Lets a child go on that waits for its tracer.
+/// Lets a child go on that waits.
 #[derive(Debug)]
 pub struct Latch(Arc<Mapping>);
 
 impl Latch {
-    /// The tracer has attached.
+    /// What it waits for has come.
     pub fn open(&self) {
-        if let Some(word) = self.0.half(TRACED) {
+        if let Some(word) = self.0.half(OPEN) {
             word.store(1, Release);
         }
     }
@@ -107,8 +109,8 @@ impl Latch {
 const FILTER: usize = 0;
 /// The errno of the exec that failed; 0 before.
 const EXEC: usize = 4;
-/// 1 once the tracer has attached.
-const TRACED: usize = 8;
+/// 1 once the latch is open.
+const OPEN: usize = 8;
 const REFUSED: u32 = 1 << 31;
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -144,6 +146,13 @@ impl Command {
         may_gain: bool,
     ) -> Result<(Self, Latch), LaunchError> {
         let command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
+        let latch = Latch(Arc::clone(&command.words));
+        Ok((command, latch))
+    }
+
+    /// Starts it without a filter: it waits until the latch is opened. Before any thread is started.
+    pub fn start_held(image: &Image) -> Result<(Self, Latch), LaunchError> {
+        let command = Self::spawn(image, None, true, Handover::Nobody)?;
         let latch = Latch(Arc::clone(&command.words));
         Ok((command, latch))
     }
@@ -237,6 +246,11 @@ impl Command {
         self.ended.is_none().then(|| self.handle.as_fd())
     }
 
+    /// How it ended, as far as that was [waited for](Self::wait).
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
     /// How it ended; [`None`] while it runs. With `block` waits for that.
     pub fn wait(&mut self, block: bool) -> Result<Option<Ended>, SysError> {
         if self.ended.is_some() {
@@ -306,25 +320,29 @@ impl Start<'_> {
         }
     }
 
-    /// Waits for the tracer. finject's death is the child's until then; afterwards the tracer's is.
+    /// Waits for the latch. finject's death is the child's until then; afterwards a tracer's may be.
     ///
     /// # Safety
     ///
     /// In the child.
-    unsafe fn await_tracer(&self) {
+    unsafe fn await_latch(&self) {
         // SAFETY: plain system calls.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // Where Yama lets only ancestors trace.
-            libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+            if self.handover == Handover::Tracer {
+                // Where Yama lets only ancestors trace.
+                libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+            }
             while self
                 .words
-                .half(TRACED)
+                .half(OPEN)
                 .is_some_and(|word| word.load(Acquire) == 0)
             {
                 libc::sched_yield();
             }
-            libc::prctl(libc::PR_SET_PTRACER, 0);
+            if self.handover == Handover::Tracer {
+                libc::prctl(libc::PR_SET_PTRACER, 0);
+            }
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
         }
     }
@@ -344,7 +362,7 @@ impl Start<'_> {
             }
             let flags = match self.handover {
                 Handover::Listener => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
-                Handover::Tracer => 0,
+                Handover::Tracer | Handover::Nobody => 0,
             };
             let given = libc::syscall(
                 libc::SYS_seccomp,
@@ -380,8 +398,8 @@ impl Start<'_> {
                     libc::signal(signal, libc::SIG_DFL);
                 }
             }
-            if self.handover == Handover::Tracer {
-                self.await_tracer();
+            if self.handover != Handover::Listener {
+                self.await_latch();
             }
             if let Some(program) = self.program {
                 self.install(program);

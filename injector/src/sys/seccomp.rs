@@ -51,23 +51,104 @@ pub enum To {
     Tracer,
 }
 
+/// What the low half of an argument must be for a call to be handed over. An argument may be wider, so
+/// that more calls may be handed over than are meant, and never fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Low {
+    /// The argument's index, from 0.
+    pub index: usize,
+    /// What of it has to be so.
+    pub must: Must,
+}
+
+/// See [`Low`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Must {
+    /// The low 32 bits are these.
+    Equal(u32),
+    /// One of these bits is set.
+    AnyBit(u32),
+}
+
+/// A number of one ABI, and which of its calls are handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The number.
+    pub nr: u16,
+    /// All conditions of one of these hold; [`None`] for every call.
+    pub only: Option<Vec<Vec<Low>>>,
+}
+
+impl Wanted {
+    /// Instructions up to which the conditions of one number are looked at: a jump over them reaches
+    /// 255.
+    const LONGEST: usize = 240;
+
+    /// The filter's part for a call that has this number.
+    fn part(&self, handed_over: u32) -> Filter {
+        let mut part = Filter::new();
+        for conditions in self.only.as_deref().unwrap_or_default() {
+            let tests: Vec<[libc::sock_filter; 2]> = conditions.iter().map(Low::part).collect();
+            let mut left = 2 * tests.len() + 1;
+            for [load, mut test] in tests {
+                left -= 2;
+                // Over the tests that are left and the answer, where it does not hold.
+                test.jf = u8::try_from(left).unwrap_or(u8::MAX);
+                part.extend([load, test]);
+            }
+            part.push(answer(handed_over));
+        }
+        part.push(answer(libc::SECCOMP_RET_ALLOW));
+        if self.only.is_none() || part.len() > Self::LONGEST {
+            part = vec![answer(handed_over)];
+        }
+        part
+    }
+}
+
+impl Low {
+    fn part(&self) -> [libc::sock_filter; 2] {
+        // Little-endian: the low half comes first.
+        let at = offset_of!(libc::seccomp_data, args) + 8 * self.index;
+        let test = |code: u32, k: u32| libc::sock_filter {
+            code: (libc::BPF_JMP | code | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 0,
+            k,
+        };
+        let test = match self.must {
+            Must::Equal(value) => test(libc::BPF_JEQ, value),
+            Must::AnyBit(bits) => test(libc::BPF_JSET, bits),
+        };
+        [load(at), test]
+    }
+}
+
+fn load(offset: usize) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32)
+}
+
+fn answer(k: u32) -> libc::sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, k)
+}
+
 /// The filter that hands the calls of the numbers given over and lets all others run. Of those the
 /// kernel keeps a bitmap, so that they cost next to nothing however many are named
 /// (kernel/seccomp.c, `seccomp_cache_check_allow`).
-pub fn filter(to: To, native: &[u16], compat: &[u16]) -> Filter {
+pub fn filter(to: To, native: &[Wanted], compat: &[Wanted]) -> Filter {
     let handed_over = match to {
         To::Listener => libc::SECCOMP_RET_USER_NOTIF,
         To::Tracer => libc::SECCOMP_RET_TRACE,
     };
-    let load = |offset: usize| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32);
-    let answer = |k| statement(libc::BPF_RET | libc::BPF_K, k);
     let mut filter = vec![load(offset_of!(libc::seccomp_data, arch))];
     for (arch, numbers) in [(ARCH_X86_64, native), (ARCH_I386, compat)] {
         // A jump reaches 255 instructions, so that what is skipped is skipped by each of them.
         let mut part = vec![load(offset_of!(libc::seccomp_data, nr))];
-        for nr in numbers {
-            part.push(jump(u32::from(*nr), 0, 1));
-            part.push(answer(handed_over));
+        for wanted in numbers {
+            let own = wanted.part(handed_over);
+            let over = u8::try_from(own.len()).unwrap_or(u8::MAX);
+            part.push(jump(wanted.nr.into(), 0, over));
+            part.extend(own);
         }
         part.push(answer(libc::SECCOMP_RET_ALLOW));
         filter.push(jump(arch, 1, 0));
@@ -288,17 +369,34 @@ impl InFlight {
 mod tests {
     use super::*;
 
-    /// What a filter answers, by a reader of its few instructions.
     fn run(filter: &Filter, arch: u32, nr: u32) -> u32 {
+        run_with(filter, arch, nr, [0; 6])
+    }
+
+    /// What a filter answers, by a reader of its few instructions.
+    fn run_with(filter: &Filter, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let instruction = &filter[at];
             at += 1;
             match u32::from(instruction.code) {
+                0x20 if instruction.k == 0 => accumulator = nr,
                 0x20 if instruction.k == 4 => accumulator = arch,
-                0x20 => accumulator = nr,
-                0x15 if accumulator == instruction.k => at += usize::from(instruction.jt),
-                0x15 => at += usize::from(instruction.jf),
+                0x20 => {
+                    assert_eq!(instruction.k % 8, 0, "a low half");
+                    accumulator = args[(instruction.k as usize - 16) / 8] as u32;
+                }
+                code @ (0x15 | 0x45) => {
+                    let holds = match code {
+                        0x15 => accumulator == instruction.k,
+                        _ => accumulator & instruction.k != 0,
+                    };
+                    at += usize::from(if holds {
+                        instruction.jt
+                    } else {
+                        instruction.jf
+                    });
+                }
                 0x05 => at += instruction.k as usize,
                 0x06 => return instruction.k,
                 other => panic!("an instruction {other:#x}"),
@@ -315,7 +413,14 @@ mod tests {
             (vec![], vec![]),
             (many.clone(), many),
         ] {
-            let filter = filter(To::Listener, &native, &compat);
+            let all = |numbers: &[u16]| -> Vec<Wanted> {
+                let wanted = numbers.iter().map(|nr| Wanted {
+                    nr: *nr,
+                    only: None,
+                });
+                wanted.collect()
+            };
+            let filter = filter(To::Listener, &all(&native), &all(&compat));
             for nr in 0..=u16::try_from(libc::SYS_clone3).unwrap() + 10 {
                 for (arch, numbers) in [(ARCH_X86_64, &native), (ARCH_I386, &compat)] {
                     let expected = if numbers.contains(&nr) {
@@ -333,5 +438,55 @@ mod tests {
             );
             assert_eq!(run(&filter, 0xc000_00b7, 74), libc::SECCOMP_RET_ALLOW);
         }
+    }
+
+    #[test]
+    fn a_number_may_be_handed_over_for_some_arguments_only() {
+        let low = |index, must| Low { index, must };
+        let wanted = |nr, only: &[&[Low]]| Wanted {
+            nr,
+            only: Some(only.iter().map(|all| all.to_vec()).collect()),
+        };
+        let three_or_flagged: &[&[Low]] = &[
+            &[low(0, Must::Equal(3)), low(2, Must::Equal(7))],
+            &[low(5, Must::AnyBit(0x8000_0001))],
+        ];
+        let handed = libc::SECCOMP_RET_TRACE;
+        for before in [0, 200] {
+            // Whatever stands before and behind it, however far the jumps.
+            let mut numbers: Vec<Wanted> = (300..300 + before)
+                .map(|nr| wanted(nr, &[&[low(1, Must::Equal(1))]]))
+                .collect();
+            numbers.push(wanted(1, three_or_flagged));
+            numbers.push(Wanted { nr: 2, only: None });
+            numbers.push(wanted(3, &[]));
+            let filter = filter(To::Tracer, &numbers, &[]);
+            for (nr, args, expected) in [
+                (1, [3, 0, 7, 0, 0, 0], true),
+                (1, [3 | 1 << 32, 0, 7, 0, 0, 0], true),
+                (1, [3, 0, 8, 0, 0, 0], false),
+                (1, [4, 0, 7, 0, 0, 0], false),
+                (1, [4, 0, 8, 0, 0, 1], true),
+                (1, [4, 0, 8, 0, 0, 0x8000_0000], true),
+                (1, [3, 0, 8, 0, 0, 2], false),
+                (2, [0; 6], true),
+                (3, [0; 6], false),
+            ] {
+                let answer = run_with(&filter, ARCH_X86_64, nr, args);
+                assert_eq!(answer == handed, expected, "{nr} {args:?}");
+                let other = run_with(&filter, ARCH_I386, nr, args);
+                assert_eq!(other, libc::SECCOMP_RET_ALLOW);
+            }
+        }
+        // More than a jump can span: all of them come.
+        let many: Vec<Vec<Low>> = (0..200)
+            .map(|n| vec![low(0, Must::Equal(1000 + n))])
+            .collect();
+        let long = Wanted {
+            nr: 1,
+            only: Some(many),
+        };
+        let filter = filter(To::Tracer, &[long], &[]);
+        assert_eq!(run_with(&filter, ARCH_X86_64, 1, [0; 6]), handed);
     }
 }

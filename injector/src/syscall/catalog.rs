@@ -128,6 +128,20 @@ pub fn by_id(id: CallId) -> Option<Syscall> {
     rows.get(at).map(|row| Syscall { abi: id.abi, row })
 }
 
+/// Width in bits and sign of argument `arg` (from 1) of a call; [`None`] where the call does not have
+/// it. Where a call's arguments are not known, each of six may be one, and is a word.
+pub fn arg_width(id: CallId, arg: u8) -> Option<(u8, bool)> {
+    let word = id.abi.word_bits();
+    let index = usize::from(arg).checked_sub(1)?;
+    match by_id(id).and_then(|call| call.args()) {
+        None => (index < 6).then_some((word, false)),
+        Some(args) => args.get(index).map(|arg| match arg.kind {
+            ArgKind::Number { bits, signed } => (bits.min(word), signed),
+            ArgKind::Pointer => (word, false),
+        }),
+    }
+}
+
 /// The calls of that name: none, or one in each ABI that has it, the native one first.
 pub fn by_name(name: &str) -> Vec<Syscall> {
     static INDEX: LazyLock<HashMap<&'static str, Vec<Syscall>>> = LazyLock::new(|| {

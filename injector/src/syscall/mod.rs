@@ -19,7 +19,7 @@ mod table_x86_64;
 
 pub use self::{
     abi::{Abi, CallId, Sysno},
-    catalog::{Arg, ArgKind, Syscall, all, by_id, by_name, names},
+    catalog::{Arg, ArgKind, Syscall, all, arg_width, by_id, by_name, names},
     class::Class,
     errno::{Errno, ErrnoError},
     flags::{FlagError, flag_names, flag_value},

@@ -29,7 +29,13 @@ const KIND_UNION: u32 = 5;
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
-const STRUCTURES: [&str; 3] = ["task_struct", "signal_struct", "bpf_link_info"];
+const STRUCTURES: [&str; 5] = [
+    "task_struct",
+    "signal_struct",
+    "mm_struct",
+    "vm_area_struct",
+    "bpf_link_info",
+];
 
 /// Parsed far enough to find fields of a few structures by name: a kernel has a hundred thousand
 /// types, and this runs at every start.
@@ -160,13 +166,16 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 8] = [
+    const FIELDS: [(&str, &str, &str); 11] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
         ("OFF_START", "task_struct", "start_boottime"),
         ("OFF_SIGNAL", "task_struct", "signal"),
         ("OFF_EXIT_CODE", "task_struct", "exit_code"),
+        ("OFF_MM", "task_struct", "mm"),
+        ("OFF_AUXV", "mm_struct", "saved_auxv"),
+        ("OFF_VM_FILE", "vm_area_struct", "vm_file"),
         ("OFF_LIVE", "signal_struct", "live"),
         ("OFF_GROUP_EXIT", "signal_struct", "group_exit_code"),
     ];

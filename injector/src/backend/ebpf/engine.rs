@@ -13,6 +13,7 @@ use injector_common::{Event, Scope, Target, WireRule};
 
 use super::object::{self, Constant, Loaded, ObjectError};
 use crate::backend::memory::{CallSlot, Memory};
+use crate::rule::lower::kinds_of;
 use crate::sys::{SysError, bpf, perf, time};
 
 /// Where the kernel names its kprobe event source.
@@ -38,6 +39,8 @@ pub struct EngineSpec {
     pub dry_run: bool,
     /// Children of targets become targets.
     pub follow: bool,
+    /// Calls before a program's own entry point do not count.
+    pub gated: bool,
     /// The process whose marked calls are tests; 0 for none.
     pub canary: u32,
     /// The kernel's field offsets, by the constant's symbol.
@@ -119,12 +122,15 @@ impl Engine {
             .rules
             .iter()
             .any(|rule| rule.wire.scope != Scope::Rule as u32);
+        let tested = spec.rules.iter().any(|rule| rule.wire.has_tests());
         let flag = |flag: bool| u32::from(flag).to_le_bytes().to_vec();
         let mut constants: Vec<Constant> = vec![
             ("SEED", spec.seed.to_le_bytes().to_vec()),
             ("DRY_RUN", flag(spec.dry_run)),
             ("FOLLOW", flag(spec.follow)),
             ("HAS_SCOPES", flag(scoped)),
+            ("HAS_TESTS", flag(tested)),
+            ("GATED", flag(spec.gated)),
             ("CANARY_TGID", spec.canary.to_le_bytes().to_vec()),
         ];
         let offsets = spec
@@ -140,6 +146,9 @@ impl Engine {
             memory.write_rule(index, &rule.wire);
             for call in &rule.calls {
                 memory.name_call(*call, index);
+                if rule.wire.has_tests() {
+                    memory.write_kinds(*call, kinds_of((*call).into()));
+                }
             }
         }
         if spec.canary != 0 {
@@ -175,12 +184,24 @@ impl Engine {
 
     /// Makes a process a target. `start_ticks` is field 22 of its /proc/PID/stat.
     pub fn add_target(&self, pid: u32, start_ticks: u64) -> Result<(), EngineError> {
+        self.know(pid, start_ticks)?;
+        self.memory.set_target(pid);
+        Ok(())
+    }
+
+    /// Makes a process a target from its next exec on.
+    pub fn add_launched(&self, pid: u32, start_ticks: u64) -> Result<(), EngineError> {
+        self.know(pid, start_ticks)?;
+        self.memory.set_launched(pid);
+        Ok(())
+    }
+
+    fn know(&self, pid: u32, start_ticks: u64) -> Result<(), EngineError> {
         let target = Target {
             start_ticks,
             ordinal: self.memory.next_target(),
         };
         bpf::map_update(self.loaded.map("TARGETS")?.fd().as_fd(), &pid, &target)?;
-        self.memory.set_target(pid);
         Ok(())
     }
 

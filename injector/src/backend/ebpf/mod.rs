@@ -19,13 +19,16 @@ use injector_common::Event;
 use self::engine::{AttachKind, Engine, EngineError, EngineRule, EngineSpec};
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
+use super::launching::image;
 use super::memory::CallSlot;
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::rule::lower::lower;
 use crate::sys::canary::Canary;
+use crate::sys::launch::{Command, Latch};
 use crate::sys::process::{has_ended, pidfd_open};
 use crate::syscall::{self, CallId};
+use crate::target::launch::Launch;
 use crate::target::process::{Proc, Process, Tgid};
 use crate::target::select::descendants;
 use crate::text::some_of;
@@ -37,6 +40,7 @@ pub struct Ebpf {
     engine: Option<Engine>,
     rules: usize,
     targets: Vec<OwnedFd>,
+    launched: Option<Launched>,
     healed: bool,
     misses: Option<u64>,
 }
@@ -48,6 +52,14 @@ impl std::fmt::Debug for Ebpf {
             .field("rules", &self.rules)
             .finish_non_exhaustive()
     }
+}
+
+/// A command that finject launches.
+#[derive(Debug)]
+struct Launched {
+    command: Command,
+    /// Lets it go on to its exec; [`None`] once it was opened.
+    latch: Option<Latch>,
 }
 
 /// A kernel function to hook, with the calls that enter by it.
@@ -67,6 +79,7 @@ impl Ebpf {
             engine: None,
             rules: 0,
             targets: Vec::new(),
+            launched: None,
             healed: false,
             misses: None,
         })
@@ -180,10 +193,24 @@ impl Ebpf {
         Ok(Some(handle))
     }
 
+    /// Starts the command, which waits, and becomes a target with its exec.
+    fn launch(&mut self, launch: &Launch) -> Result<(), BackendError> {
+        let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
+        let (command, latch) = Command::start_held(&image(launch))?;
+        let process = Proc::default().process(Tgid(command.pid()));
+        let process = process.ok_or(BackendError::TargetGone(command.pid()))?;
+        engine.add_launched(command.pid(), process.start_ticks)?;
+        self.launched = Some(Launched {
+            command,
+            latch: Some(latch),
+        });
+        Ok(())
+    }
+
     fn add_targets(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
         let Targets::Running(targets) = &plan.targets else {
-            return Err(BackendError::NotLoaded);
+            return Ok(());
         };
         for process in targets {
             let handle = Self::add(engine, process)?;
@@ -236,6 +263,10 @@ impl Backend for Ebpf {
             seed: plan.seed,
             dry_run: plan.dry_run,
             follow: plan.follow,
+            gated: match &plan.targets {
+                Targets::Launched(launch) => !launch.from_exec,
+                Targets::Running(_) => true,
+            },
             canary: self.tester.pid(),
             offsets: self.capabilities.offsets.clone(),
             attach: AttachKind::for_functions(plan.calls().len()),
@@ -299,6 +330,10 @@ impl Backend for Ebpf {
                 some_of(untested.iter().map(ToString::to_string))
             ));
         }
+        // Last, since it waits by turning round.
+        if let Targets::Launched(launch) = &plan.targets {
+            self.launch(launch)?;
+        }
         Ok(HookReport {
             backend: support::NAME,
             functions: addresses.len(),
@@ -311,7 +346,11 @@ impl Backend for Ebpf {
     }
 
     fn activate(&mut self) -> Result<u64, BackendError> {
-        Ok(self.engine()?.arm())
+        let armed_ns = self.engine()?.arm();
+        if let Some(latch) = self.launched.as_mut().and_then(|own| own.latch.take()) {
+            latch.open();
+        }
+        Ok(armed_ns)
     }
 
     fn leased(&self) -> Option<Arc<dyn Leased>> {
@@ -350,6 +389,18 @@ impl Backend for Ebpf {
         self.tester.prove_healed()
     }
 
+    fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let launched = self.launched.as_ref();
+        launched
+            .and_then(|own| own.command.handle())
+            .into_iter()
+            .collect()
+    }
+
+    fn command(&mut self) -> Option<&mut Command> {
+        self.launched.as_mut().map(|own| &mut own.command)
+    }
+
     fn report(&self) -> Report {
         let Some(engine) = &self.engine else {
             return Report::default();
@@ -359,9 +410,17 @@ impl Backend for Ebpf {
         } else {
             self.misses
         };
+        let report = engine.memory().report(self.rules);
+        // A command that was never executed was no target, and its end is that of all.
+        let never_began = engine.memory().awaits_exec()
+            && self
+                .launched
+                .as_ref()
+                .is_some_and(|own| own.command.ended().is_some());
         Report {
             misses,
-            ..engine.memory().report(self.rules)
+            targets_exited: report.targets_exited + u64::from(never_began),
+            ..report
         }
     }
 }

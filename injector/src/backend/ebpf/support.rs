@@ -3,7 +3,7 @@
 use crate::backend::unsupported::Why;
 use crate::backend::{Unsupported, support};
 use crate::plan::Plan;
-use crate::rule::ast::{Action, After, Predicate};
+use crate::rule::ast::{Action, After};
 
 /// The backend's name.
 pub const NAME: &str = "ebpf";
@@ -28,24 +28,7 @@ fn action(action: &Action) -> Option<Why> {
     }
 }
 
-/// Why a predicate is not looked at; [`None`] where it is.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "None is what a predicate that is looked at gives"
-)]
-fn predicate<V>(predicate: &Predicate<V>) -> Option<Why> {
-    match predicate {
-        Predicate::Path { .. }
-        | Predicate::Fd { .. }
-        | Predicate::Socket { .. }
-        | Predicate::Arg { .. }
-        | Predicate::Comm { .. }
-        | Predicate::Exe { .. }
-        | Predicate::Uid { .. } => Some(Why::NotBuilt),
-    }
-}
-
 /// Whether the whole plan can be carried out; every part that cannot.
 pub fn admit(plan: &Plan) -> Result<(), Vec<Unsupported>> {
-    support::admit(plan, NAME, action, predicate)
+    support::admit(plan, NAME, action)
 }

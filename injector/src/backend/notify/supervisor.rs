@@ -150,7 +150,7 @@ impl Work<'_> {
             .own
             .recorder
             .decider
-            .decide(slot_of(call), || self.caller(call.tid));
+            .decide(slot_of(call), &call.args, || self.caller(call.tid));
         if decided.firings.is_empty() {
             drop(order);
             return self.carry_out(slot, call, &decided);

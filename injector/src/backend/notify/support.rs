@@ -17,5 +17,5 @@ fn action(action: &Action) -> Option<Why> {
 
 /// Whether the whole plan can be carried out; every part that cannot.
 pub fn admit(plan: &Plan) -> Result<(), Vec<Unsupported>> {
-    support::admit(plan, NAME, action, |_| Some(Why::NotBuilt))
+    support::admit(plan, NAME, action)
 }

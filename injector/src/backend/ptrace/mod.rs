@@ -6,6 +6,7 @@ pub mod census;
 pub mod count;
 mod keeper;
 mod pulse;
+mod seen;
 mod sleep;
 pub mod support;
 mod tracer;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use injector_common::Event;
 
 use self::pulse::{Phase, Pulse};
+use self::seen::Seen;
 use self::tracer::{Mode, Tracer, Work};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
@@ -145,6 +147,7 @@ fn may_trace() -> bool {
 pub struct Ptrace {
     memory: Arc<Memory>,
     spec: Option<Spec>,
+    seen: Arc<Seen>,
     running: Option<Running>,
 }
 
@@ -166,6 +169,7 @@ impl Ptrace {
         Ok(Self {
             memory: Arc::new(Memory::anonymous()?),
             spec: None,
+            seen: Arc::new(Seen::new()?),
             running: None,
         })
     }
@@ -250,7 +254,10 @@ impl Backend for Ptrace {
         let decider = Decider::new(Arc::clone(&self.memory), spec);
         let own = Tgid(std::process::id());
         let tracer = Tracer {
-            work: Work::Decide(Recorder::new(decider, event_end.into())),
+            work: Work::Decide(
+                Recorder::new(decider, event_end.into()),
+                Arc::clone(&self.seen),
+            ),
             memory: Arc::clone(&self.memory),
             pulse: Arc::clone(&pulse),
             finject: finject_end,
@@ -359,7 +366,14 @@ impl Backend for Ptrace {
     }
 
     fn report(&self) -> Report {
-        recorder::report(&self.memory, self.spec.as_ref())
+        let sees_all = self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.command.is_none());
+        Report {
+            seen: sees_all.then(|| self.seen.calls()),
+            ..recorder::report(&self.memory, self.spec.as_ref())
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use injector_common::RunState;
 
 use super::census::Census;
 use super::pulse::{Phase, Pulse};
+use super::seen::Seen;
 use super::sleep;
 use super::tracing::Tracing;
 use crate::backend::memory::{CallSlot, Memory};
@@ -35,8 +36,8 @@ const DRAINING_NS: u64 = 100_000_000;
 /// What it does with the calls that it sees.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Decides them by rules.
-    Decide(Recorder),
+    /// Decides them by rules, and takes note of all.
+    Decide(Recorder, Arc<Seen>),
     /// Counts them.
     Count(Census),
 }
@@ -93,7 +94,7 @@ impl Tracer {
     /// The descriptors that the process has to keep.
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         let out = match &self.work {
-            Work::Decide(recorder) => recorder.fd(),
+            Work::Decide(recorder, _) => recorder.fd(),
             Work::Count(census) => census.fd(),
         };
         [out, self.finject.as_fd()]
@@ -126,7 +127,7 @@ impl Tracer {
             nr,
         });
         match (&self.work, call) {
-            (Work::Decide(recorder), Ok(call)) => {
+            (Work::Decide(recorder, _), Ok(call)) => {
                 recorder.decider.names(call) && registers.result() != sleep::RESTARTS
             }
             _ => false,

@@ -387,8 +387,11 @@ impl<'t> Tracing<'t> {
             nr,
         };
         let own = self.own;
-        if let Work::Decide(recorder) = &own.work {
+        if let Work::Decide(recorder, seen) = &own.work {
             let in_force = own.memory.state() == RunState::Armed;
+            if in_force {
+                seen.add(call);
+            }
             if !recorder.decider.names(call) || !in_force || !own.is_target(tgid) {
                 return;
             }
@@ -398,8 +401,9 @@ impl<'t> Tracing<'t> {
         }
         match &own.work {
             Work::Count(census) => census.count(tid, call),
-            Work::Decide(recorder) => {
-                let decided = recorder.decider.decide(call, || self.caller(tgid, tid));
+            Work::Decide(recorder, _) => {
+                let caller = || self.caller(tgid, tid);
+                let decided = recorder.decider.decide(call, &entry.args, caller);
                 if !decided.firings.is_empty() {
                     self.carry_out(recorder, tgid, tid, call, entry, &decided);
                 }

@@ -6,13 +6,16 @@ use std::collections::BTreeSet;
 use super::{ResolvedRule, When};
 use crate::{
     rule::{
-        ast::{Action, After, ArgValue, Integer, Node, Phase, Predicate, Rule, Short, Side, Span},
+        ast::{
+            Action, After, ArgOp, ArgValue, Integer, Node, Phase, Predicate, Rule, Short, Side,
+            Span,
+        },
         error::{ActionError, PredicateError, RuleError},
         near::near,
         value::Percent,
         warning::Warning,
     },
-    syscall::{CallId, Class, FlagError, by_id, flag_names, flag_value},
+    syscall::{CallId, Class, FlagError, arg_width, by_id, flag_names, flag_value},
 };
 
 /// Resolves a predicate for the calls of its rule.
@@ -54,7 +57,23 @@ pub(super) fn predicate(
             ArgValue::Flag(name) => flag(name, arg.get(), pred.span, calls)?,
         };
     }
+    if let Predicate::Arg {
+        arg,
+        op: ArgOp::Equal,
+        ..
+    } = &pred.node
+        && let Some(why) = beyond(number, arg.get(), calls)
+    {
+        warnings.push(Warning::NeverActs(pred.span, why));
+    }
     Ok(pred.node.with_value(|_| number))
+}
+
+/// Why the argument is the number in none of the calls: it is too narrow in each.
+fn beyond(number: Integer, arg: u8, calls: &BTreeSet<CallId>) -> Option<String> {
+    let widths = calls.iter().filter_map(|call| arg_width(*call, arg));
+    let widest = widths.map(|(bits, _)| bits).max()?;
+    (!number.fits(widest)).then(|| format!("arg{arg} has {widest} bits, and {number} needs more"))
 }
 
 /// An argument that no call has is a mistake; where arguments are not known, six are possible.

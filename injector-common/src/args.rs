@@ -1,0 +1,166 @@
+//! What a rule asks of a call's arguments (`fd=`, `argN`): a test for each predicate, and how the
+//! kernel reads the registers of each call. An argument is compared at its own width and sign, so
+//! that what a caller leaves in the upper half of a register does not matter, and `-100` means the
+//! same in an `int` as in a `long`.
+
+use crate::limits::MAX_TESTS;
+use crate::rule::WireRule;
+
+/// The width and sign of each of a call's arguments, and which of them is its descriptor: four bits
+/// for each argument from the first on, then four for the descriptor's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ArgKinds(pub u32);
+
+/// Where the number of the descriptor's argument stands.
+const DESCRIPTOR: u32 = 24;
+const SIGNED: u32 = 4;
+/// An unsigned number of 32 bits, which is what the kernel takes descriptors for (`fget(unsigned int)`
+/// in include/linux/file.h), whatever the call declares.
+const UINT: u32 = 2;
+
+impl ArgKinds {
+    /// A call without arguments.
+    pub const NONE: Self = Self(0);
+
+    /// Adds an argument (1 to 6) of that many bits (16, 32 or 64).
+    #[must_use]
+    pub const fn with(self, arg: u32, bits: u32, signed: bool) -> Self {
+        let width = match bits {
+            16 => 1,
+            32 => 2,
+            _ => 3,
+        };
+        let kind = if signed { width | SIGNED } else { width };
+        Self(self.0 | kind << (4 * (arg.wrapping_sub(1) & 7)))
+    }
+
+    /// The width in bits of the argument with that index (from 0), 8 where the call does not have it.
+    pub const fn bits(self, index: usize) -> u32 {
+        8 << (self.0 >> (4 * (index as u32 & 7)) & 3)
+    }
+
+    /// Says which argument (1 to 6) is the call's descriptor.
+    #[must_use]
+    pub const fn with_descriptor(self, arg: u32) -> Self {
+        Self(self.0 | (arg & 7) << DESCRIPTOR)
+    }
+}
+
+/// The argument is below the value.
+pub const OP_LESS: u32 = 1;
+/// It is the value.
+pub const OP_EQUAL: u32 = 1 << 1;
+/// It is above the value.
+pub const OP_GREATER: u32 = 1 << 2;
+/// It has one of the value's bits.
+pub const OP_ANY_BIT: u32 = 1 << 3;
+/// Not a way to hold: the value is a negative number, in two's complement.
+pub const OP_NEGATIVE: u32 = 1 << 4;
+
+/// [`WireTest::arg`] of the descriptor, whichever argument that is.
+pub const ARG_DESCRIPTOR: u32 = 0;
+
+/// One predicate on an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WireTest {
+    /// With what the argument is compared: -2^63 to 2^64 - 1, see [`OP_NEGATIVE`].
+    pub value: u64,
+    /// Which argument, 1 to 6, or [`ARG_DESCRIPTOR`].
+    pub arg: u32,
+    /// The `OP_*` bits: it holds where one of them does. 0 for no test.
+    pub op: u32,
+}
+
+impl WireTest {
+    /// No test: what stands behind the last one.
+    pub const NONE: Self = Self {
+        value: 0,
+        arg: 0,
+        op: 0,
+    };
+
+    /// The index (from 0) and the kind of the argument that it is about; [`None`] where the call does
+    /// not have it.
+    #[inline(always)]
+    const fn place(&self, kinds: ArgKinds) -> Option<(usize, u32)> {
+        let of_descriptor = self.arg == ARG_DESCRIPTOR;
+        let arg = if of_descriptor {
+            kinds.0 >> DESCRIPTOR & 7
+        } else {
+            self.arg
+        };
+        let index = arg.wrapping_sub(1) & 7;
+        if index >= 6 {
+            return None;
+        }
+        let kind = kinds.0 >> (4 * index) & 7;
+        if kind == 0 {
+            return None;
+        }
+        Some((index as usize, if of_descriptor { UINT } else { kind }))
+    }
+
+    /// The index (from 0) of the argument that it is about; [`None`] where the call does not have it.
+    pub const fn index(&self, kinds: ArgKinds) -> Option<usize> {
+        match self.place(kinds) {
+            Some((index, _)) => Some(index),
+            None => None,
+        }
+    }
+
+    /// Whether it holds. A test of an argument that the call does not have never does. A value that
+    /// fits the argument's width with or without a sign is taken for the number that has the same
+    /// bits there; one that fits neither way is beyond all that the argument can be.
+    #[inline(always)]
+    pub const fn holds(&self, kinds: ArgKinds, args: &[u64; 6]) -> bool {
+        let Some((index, kind)) = self.place(kinds) else {
+            return false;
+        };
+        let bits = 8 << (kind & 3);
+        // Both moved to the top, the sign turned round: then they compare as plain numbers.
+        let shift = 64 - bits;
+        let turned = if kind & SIGNED != 0 { 1 << 63 } else { 0 };
+        let (found, wanted) = (args[index] << shift, self.value << shift);
+        let beyond = if self.op & OP_NEGATIVE != 0 {
+            (self.value as i64) >> (bits - 1) != -1
+        } else {
+            self.value >> (bits - 1) >> 1 != 0
+        };
+        let order = if beyond {
+            if self.op & OP_NEGATIVE != 0 {
+                OP_GREATER
+            } else {
+                OP_LESS
+            }
+        } else if found == wanted {
+            OP_EQUAL
+        } else if found ^ turned < wanted ^ turned {
+            OP_LESS
+        } else {
+            OP_GREATER
+        };
+        let shared = if found & wanted != 0 { OP_ANY_BIT } else { 0 };
+        self.op & (order | shared) != 0
+    }
+}
+
+/// Whether all tests of a rule hold.
+#[inline(always)]
+pub fn all_hold(rule: &WireRule, kinds: ArgKinds, args: &[u64; 6]) -> bool {
+    let mut index = 0;
+    while index < MAX_TESTS {
+        let test = &rule.tests[index];
+        if test.op == 0 {
+            return true;
+        }
+        if !test.holds(kinds, args) {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+const _: () = assert!(size_of::<WireTest>() == 16);
