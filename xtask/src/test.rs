@@ -158,7 +158,7 @@ pub(crate) fn machines(report: &mut Report, settings: &Settings, complete: bool)
                 .map(obtain)
                 .collect::<anyhow::Result<_>>()?
         };
-        suite = Some(Suite::prepare(settings, kernels, demands.boots())?);
+        suite = Some(Suite::prepare(settings, kernels, &demands)?);
         Ok(End::Passed.into())
     });
     let Some(suite) = suite else {

@@ -52,7 +52,7 @@ impl Demands {
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let demands: Self = toml::from_str(text)?;
         ensure!(!demands.line.is_empty(), "no [[line]]");
         for line in &demands.line {
@@ -69,6 +69,14 @@ impl Demands {
             }
         }
         Ok(demands)
+    }
+
+    /// Whether a test is asked for on a kernel as it is.
+    pub(super) fn has(&self, test: &str, kernel: &str) -> bool {
+        self.line.iter().any(|line| {
+            line.tests.iter().any(|asked| asked == test)
+                && line.kernels.iter().any(|asked| asked == kernel)
+        })
     }
 
     /// The boots that kernels with words ask for.

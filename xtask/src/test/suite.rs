@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use super::{
-    demands::ExtraBoot,
+    demands::Demands,
     libtest,
     report::{Done, End, Report, Verdict},
 };
@@ -53,7 +53,33 @@ pub(crate) struct Settings {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    once: Once,
     time: Time,
+}
+
+/// What is run on one of several kernels only, below full scale.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Once {
+    /// The kernel.
+    kernel: String,
+    /// Those on which it is not run then.
+    not_on: Vec<String>,
+    /// `TARGET::NAME`, or `TARGET::` for the whole of it.
+    tests: Vec<String>,
+}
+
+impl Once {
+    /// Whether a test is left out on a kernel, given those at hand.
+    fn leaves_out(&self, test: &str, kernel: &str, kernels: &[TestKernel]) -> bool {
+        let is_elsewhere = kernels.iter().any(|at_hand| at_hand.name == self.kernel);
+        let is_named = |name: &String| {
+            name == test || name.ends_with("::") && test.starts_with(name.as_str())
+        };
+        is_elsewhere
+            && self.not_on.iter().any(|name| name == kernel)
+            && self.tests.iter().any(is_named)
+    }
 }
 
 /// How long things may take, in seconds, at the scale of `cargo xtask test`.
@@ -92,6 +118,7 @@ pub(crate) struct Suite {
     targets: Vec<Target>,
     kernels: Vec<TestKernel>,
     machines: Vec<Machine>,
+    once: Once,
     time: Time,
     scale: f64,
 }
@@ -101,7 +128,7 @@ impl Suite {
     pub(crate) fn prepare(
         settings: &Settings,
         kernels: Vec<TestKernel>,
-        extra: Vec<ExtraBoot>,
+        demands: &Demands,
     ) -> anyhow::Result<Self> {
         let root = repo::root();
         let config = root.join("tests/vm.toml");
@@ -114,25 +141,42 @@ impl Suite {
             targets,
             kernels,
             machines: Vec::new(),
+            once: config.once,
             time: config.time,
             scale: settings.scale,
         };
-        suite.plan(settings, extra)?;
+        suite.plan(settings, demands)?;
         Ok(suite)
     }
 
-    fn plan(&mut self, settings: &Settings, extra: Vec<ExtraBoot>) -> anyhow::Result<()> {
+    fn plan(&mut self, settings: &Settings, demands: &Demands) -> anyhow::Result<()> {
         let wanted = |name: &String| {
             settings.only.is_empty() || settings.only.iter().any(|part| name.contains(part))
         };
         let all: Vec<String> = self.names().filter(wanted).collect();
         for kernel in self.kernels.clone() {
-            self.add(kernel.clone(), String::new(), None, &all)?;
+            // What is asked for by name is run wherever it was asked for.
+            let is_whole = settings.scale >= 1.0 || !settings.only.is_empty();
+            let here = |test: &&String| {
+                is_whole
+                    || demands.has(test, &kernel.name)
+                    || !self.once.leaves_out(test, &kernel.name, &self.kernels)
+            };
+            let here: Vec<String> = all.iter().filter(here).cloned().collect();
+            if here.len() < all.len() {
+                println!(
+                    "on {} and not on {}: {} tests; cargo xtask soak runs them on both",
+                    self.once.kernel,
+                    kernel.name,
+                    all.len() - here.len(),
+                );
+            }
+            self.add(kernel.clone(), String::new(), None, &here)?;
             if let Some(object) = &settings.fresh_object {
-                self.add(kernel, String::new(), Some(object.clone()), &all)?;
+                self.add(kernel, String::new(), Some(object.clone()), &here)?;
             }
         }
-        for boot in extra {
+        for boot in demands.boots() {
             let there: BTreeSet<_> = self.names().collect();
             let asked = boot.tests.into_iter();
             let tests: Vec<_> = asked

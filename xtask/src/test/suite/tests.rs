@@ -10,35 +10,51 @@ fn target(name: &str, tests: &[&str]) -> Target {
     }
 }
 
+const DEMANDS: &str = r#"
+    [[line]]
+    text = "words"
+    tests = ["vm_a::two", "vm_a::gone"]
+    kernels = ["6.12+preempt=full", "debian+preempt=full"]
+    [[line]]
+    text = "one on both"
+    tests = ["vm_c::five"]
+    kernels = ["6.1", "6.12"]
+"#;
+
 /// Two targets on two kernels, with one more boot.
 fn suite(only: &[&str]) -> Suite {
+    let targets = vec![target("vm_a", &["one", "two"]), target("vm_b", &["three"])];
+    planned(targets, 0.1, only)
+}
+
+fn planned(targets: Vec<Target>, scale: f64, only: &[&str]) -> Suite {
     let kernel = |name: &str| TestKernel {
         name: name.into(),
         path: name.into(),
     };
     let mut suite = Suite {
-        targets: vec![target("vm_a", &["one", "two"]), target("vm_b", &["three"])],
+        targets,
         kernels: vec![kernel("6.1"), kernel("6.12")],
         machines: Vec::new(),
+        once: Once {
+            kernel: "6.12".into(),
+            not_on: vec!["6.1".into()],
+            tests: vec!["vm_c::".into(), "vm_d::six".into()],
+        },
         time: Time {
             target: 60,
             soak_target: 600,
         },
-        scale: 0.1,
+        scale,
     };
     let settings = Settings {
-        scale: 0.1,
+        scale,
         only: only.iter().map(|part| (*part).to_owned()).collect(),
         kernels: Vec::new(),
         fresh_object: None,
     };
-    let extra = |kernel: &str| ExtraBoot {
-        kernel: kernel.into(),
-        append: "preempt=full".into(),
-        tests: vec!["vm_a::two".into(), "vm_a::gone".into()],
-    };
     suite
-        .plan(&settings, vec![extra("6.12"), extra("debian")])
+        .plan(&settings, &Demands::parse(DEMANDS).unwrap())
         .unwrap();
     suite
 }
@@ -55,6 +71,26 @@ fn labels(suite: &Suite) -> Vec<&str> {
 fn each_kernel_is_booted_once_and_again_with_words() {
     assert_eq!(labels(&suite(&[])), ["6.1", "6.12", "6.12+preempt=full"]);
     assert_eq!(labels(&suite(&["three"])), ["6.1", "6.12"]);
+}
+
+#[test]
+fn what_is_alike_on_two_kernels_is_run_on_one_but_where_it_is_demanded() {
+    let run = |scale, only: &[&str]| {
+        let targets = vec![
+            target("vm_c", &["four", "five"]),
+            target("vm_d", &["six", "seven"]),
+        ];
+        let suite = planned(targets, scale, only);
+        let tests = suite.machines.iter().map(|machine| {
+            let tests = machine.tests.values().flatten();
+            tests.cloned().collect::<Vec<_>>().join(" ")
+        });
+        tests.collect::<Vec<_>>()
+    };
+    let whole = "four five six seven";
+    assert_eq!(run(0.1, &[]), ["five seven", whole]);
+    assert_eq!(run(1.0, &[]), [whole, whole]);
+    assert_eq!(run(0.1, &["six"]), ["six", "six"]);
 }
 
 #[test]
