@@ -1,7 +1,11 @@
 //! The conformance suite on the kernel at hand: every case by every way that needs no kernel with error
-//! injection.
+//! injection, and by a backend without any.
 
-use finject_tests::conformance::{Way, all};
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod played;
+
+use finject_tests::conformance::{Way, all, all_played};
 
 #[test]
 fn notify_launch() {
@@ -16,4 +20,9 @@ fn ptrace_launch() {
 #[test]
 fn ptrace_attach() {
     all(Way::PtraceAttach, env!("CARGO_BIN_EXE_finject"));
+}
+
+#[test]
+fn mock() {
+    all_played(played::play);
 }

@@ -8,6 +8,7 @@ mod gate;
 mod launching;
 pub mod matrix;
 pub mod memory;
+pub mod mock;
 pub mod notify;
 pub mod ptrace;
 mod recorder;
@@ -34,6 +35,7 @@ mod sealed {
     impl Sealed for super::ebpf::Ebpf {}
     impl Sealed for super::notify::Notify {}
     impl Sealed for super::ptrace::Ptrace {}
+    impl Sealed for super::mock::Mock {}
 }
 
 /// A backend that did not do what it was asked.

@@ -54,6 +54,14 @@ impl Recorder {
             *to = if from == b'\n' { 0 } else { from };
         }
         Event {
+            comm,
+            ..Self::call(tgid, tid, call, args)
+        }
+    }
+
+    /// The same without the thread's name.
+    pub(super) fn call(tgid: u32, tid: u32, call: CallSlot, args: [u64; 6]) -> Event {
+        Event {
             kind: 0,
             rule: 0,
             count: 0,
@@ -61,7 +69,7 @@ impl Recorder {
             mono_ns: 0,
             tgid,
             tid,
-            comm,
+            comm: [0; 16],
             abi: u32::from(call.compat),
             nr: call.nr.into(),
             args,

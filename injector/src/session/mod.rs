@@ -114,15 +114,25 @@ impl<'p> Session<'p> {
     /// without it the best that can is taken. Nothing is attached. Before any thread is started.
     pub fn prepare(plan: &'p Plan, wanted: Option<Choice>) -> Result<Self, SessionError> {
         let chosen = choose(plan, wanted)?;
-        Ok(Self {
+        Ok(Self::of(plan, chosen.backend, chosen.passed_over))
+    }
+
+    /// The same by a backend at hand, which carries the plan out or refuses to.
+    pub fn with(plan: &'p Plan, mut backend: Box<dyn Backend>) -> Result<Self, SessionError> {
+        backend.load(plan)?;
+        Ok(Self::of(plan, backend, Vec::new()))
+    }
+
+    fn of(plan: &'p Plan, backend: Box<dyn Backend>, passed_over: Vec<(Choice, String)>) -> Self {
+        Self {
             plan,
-            backend: chosen.backend,
-            passed_over: chosen.passed_over,
+            backend,
+            passed_over,
             heard: None,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
-        })
+        }
     }
 
     /// Better backends than the one taken, and why not.

@@ -73,9 +73,8 @@ impl Once {
     /// Whether a test is left out on a kernel, given those at hand.
     fn leaves_out(&self, test: &str, kernel: &str, kernels: &[TestKernel]) -> bool {
         let is_elsewhere = kernels.iter().any(|at_hand| at_hand.name == self.kernel);
-        let is_named = |name: &String| {
-            name == test || name.ends_with("::") && test.starts_with(name.as_str())
-        };
+        let is_named =
+            |name: &String| name == test || name.ends_with("::") && test.starts_with(name.as_str());
         is_elsewhere
             && self.not_on.iter().any(|name| name == kernel)
             && self.tests.iter().any(is_named)
