@@ -124,7 +124,7 @@ pub(crate) struct Suite {
 
 impl Suite {
     /// Builds finject and the tests, and plans the boots.
-    pub(crate) fn prepare(
+    pub(super) fn prepare(
         settings: &Settings,
         kernels: Vec<TestKernel>,
         demands: &Demands,
