@@ -7,16 +7,22 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use injector::backend::choose::Choice;
-use injector::backend::matrix::{PARTS, answer};
+use injector::backend::matrix::{PARTS, TARGETS, answer, reaches};
 
 fn table() -> String {
     let mut table = String::from(
         "| part of a rule | `ebpf` | `notify` | `ptrace` |\n| --- | --- | --- | --- |\n",
     );
-    for (part, rule) in PARTS {
+    let mut row = |part: &str, answer: &dyn Fn(Choice) -> &'static str| {
         let backends = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
-        let [ebpf, notify, ptrace] = backends.map(|backend| answer(rule, backend));
+        let [ebpf, notify, ptrace] = backends.map(answer);
         writeln!(table, "| {part} | {ebpf} | {notify} | {ptrace} |").unwrap();
+    };
+    for (kind, launched) in TARGETS {
+        row(kind, &|backend| reaches(launched, backend));
+    }
+    for (part, rule) in PARTS {
+        row(part, &|backend| answer(rule, backend));
     }
     table
 }

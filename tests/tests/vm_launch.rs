@@ -1,9 +1,13 @@
 //! Launched commands, on every kernel: without error injection, and without privilege. The rest of
 //! launch mode is tested on the machine at hand (injector/tests/launch.rs).
 
-use std::{process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
-use finject_tests::{child::PATIENCE, guest, victim::Victim};
+use finject_tests::{
+    child::{Child, PATIENCE},
+    guest,
+    victim::Victim,
+};
 use rustix::process::Signal;
 
 /// finject with a rule, complete up to the command, as nobody.
@@ -42,5 +46,48 @@ fn killed_in_a_storm_the_command_goes_on_unfaulted() {
         victim.child().signal(Signal::KILL);
         victim.until(Duration::from_secs(2), false);
         victim.child().close();
+    }
+}
+
+/// As nobody in a container of Docker's, as far as system calls go.
+#[test]
+fn dockers_default_profile_lets_it_work() {
+    // Where the user nobody can reach it.
+    const FINJECT: &str = "/tmp/finject-contained";
+    const PROFILE: &str =
+        "/usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/dockers_profile.py");
+    fs::copy(guest::finject(), FINJECT).unwrap();
+    let contained = |arguments: &[&str]| {
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .arg(&script)
+            .arg(PROFILE)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .env_remove("FINJECT_RULES");
+        Child::run(&mut command)
+    };
+    // The profile is in force: it lets nobody make namespaces.
+    let refused = contained(&["unshare", "--user", "true"]);
+    assert!(
+        refused.err().contains("Operation not permitted"),
+        "{refused}"
+    );
+    for backend in ["notify", "ptrace"] {
+        let ended = contained(&[
+            FINJECT,
+            "--quiet",
+            "--backend",
+            backend,
+            "--rule",
+            "openat=ENOENT@1",
+            "--",
+            "cat",
+            "/etc/hostname",
+        ]);
+        assert_eq!(ended.code(), Some(1), "{backend}: {ended}");
+        let said = "cat: /etc/hostname: No such file or directory";
+        assert_eq!(ended.err(), said, "{backend}: {ended}");
     }
 }

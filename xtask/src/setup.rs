@@ -117,6 +117,9 @@ impl Need {
                 Program("redis-server", "redis-server"),
                 Program("bpftrace", "bpftrace"),
                 Program("strace", "strace"),
+                // Docker's seccomp profile, and what puts a process under it.
+                Files("golang-github-docker-docker-dev"),
+                Files("python3-seccomp"),
             ],
             Self::Ebpf => &[
                 Files("rustc-web"),

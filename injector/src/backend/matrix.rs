@@ -43,16 +43,28 @@ pub const PARTS: [(&str, &str); 31] = [
     ("`uid=`", "fsync(uid=0)=EIO"),
 ];
 
+/// Every kind of target: whether finject launches it.
+pub const TARGETS: [(&str, bool); 2] = [
+    ("running processes, `--pid N`", false),
+    ("commands, `-- COMMAND`", true),
+];
+
 /// A plan of one rule, on a command where the backend launches and on no process where it attaches.
 pub fn trial(rule: &str, backend: Choice) -> Plan {
+    let launches = backend == Choice::Notify;
+    plan(rule, launches)
+}
+
+fn plan(rule: &str, launches: bool) -> Plan {
     let rules = compile(&[RuleText::new(rule)]).map_or_else(|_| Vec::new(), |found| found.rules);
-    let targets = match backend {
-        Choice::Ebpf | Choice::Ptrace => Targets::Running(Vec::new()),
-        Choice::Notify => Targets::Launched(Launch {
+    let targets = if launches {
+        Targets::Launched(Launch {
             path: "/bin/true".into(),
             args: vec!["true".into()],
             from_exec: false,
-        }),
+        })
+    } else {
+        Targets::Running(Vec::new())
     };
     Plan {
         rules,
@@ -62,6 +74,14 @@ pub fn trial(rule: &str, backend: Choice) -> Plan {
         follow: true,
         dry_run: false,
         duration: None,
+    }
+}
+
+/// Whether a backend reaches such targets, in the words of the tables.
+pub fn reaches(launched: bool, backend: Choice) -> &'static str {
+    match backend.admit(&plan("fsync=EIO", launched)) {
+        Ok(()) => "yes",
+        Err(_) => "no: it only launches",
     }
 }
 

@@ -10,7 +10,7 @@ use super::exit::Exit;
 use crate::backend::choose::{Choice, choose};
 use crate::backend::ebpf::Ebpf;
 use crate::backend::ebpf::probe::{Capabilities, Finding, State};
-use crate::backend::matrix::{PARTS, answer, trial as plan_of};
+use crate::backend::matrix::{PARTS, TARGETS, answer, reaches, trial as plan_of};
 use crate::backend::{Backend, BackendError, HookReport};
 use crate::plan::Targets;
 use crate::target::launch::Launch;
@@ -89,23 +89,35 @@ fn others() -> Vec<(Choice, &'static str, Result<String, String>)> {
 /// What each backend carries out here: `yes`, `no` with the reason, or that the machine lacks it.
 fn matrix(works: &dyn Fn(Choice) -> bool) -> String {
     let columns = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
-    let cell = |rule: &str, choice: Choice| match answer(rule, choice) {
-        "yes" if !works(choice) => "no: not here",
-        answer => answer,
-    };
     let mut text = format!("  {:28}", "");
     for choice in columns {
         let _ = write!(text, "  {:38}", choice.to_string());
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
-    for (part, rule) in PARTS {
+    let mut row = |part: &str, cells: [&str; 3]| {
         let _ = write!(text, "  {:28}", part.replace('`', ""));
-        for choice in columns {
-            let _ = write!(text, "  {:38}", cell(rule, choice));
+        for cell in cells {
+            let _ = write!(text, "  {cell:38}");
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
+    };
+    let here = |answer: &'static str, choice: Choice| match answer {
+        "yes" if !works(choice) => "no: not here",
+        answer => answer,
+    };
+    for (kind, launched) in TARGETS {
+        row(
+            kind,
+            columns.map(|choice| here(reaches(launched, choice), choice)),
+        );
+    }
+    for (part, rule) in PARTS {
+        row(
+            part,
+            columns.map(|choice| here(answer(rule, choice), choice)),
+        );
     }
     text
 }
