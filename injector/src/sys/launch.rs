@@ -1,8 +1,9 @@
 //! Starts a command under a seccomp filter that hands calls to finject: to a listener that finject
-//! holds, or to a tracer. The child makes no call that the filter could hand over before its
-//! execve(2), so that a rule on any call whatever cannot stop it on its way: a listener reaches
-//! finject through the descriptor table, which both share until the exec, and its number through
-//! shared memory.
+//! holds, or to a tracer. Until somebody answers it the child makes no call that it needs and that the
+//! filter could hand over, so that a rule on any call whatever cannot stop it on its way: a listener
+//! reaches finject through the descriptor table, which both share until the exec, and its number
+//! through shared memory. Until then, too, it dies with finject, since nobody else would ever let it
+//! go.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -90,12 +91,12 @@ enum Handover {
     Nobody,
 }
 
-/// Lets a child go on that waits.
+/// Lets a child go on that waits, for who answers its calls where somebody does.
 #[derive(Debug)]
 pub struct Latch(Arc<Mapping>);
 
 impl Latch {
-    /// What it waits for has come.
+    /// There is somebody, and outlives finject; or the rules are in force.
     pub fn open(&self) {
         if let Some(word) = self.0.half(OPEN) {
             word.store(1, Release);
@@ -109,7 +110,7 @@ impl Latch {
 const FILTER: usize = 0;
 /// The errno of the exec that failed; 0 before.
 const EXEC: usize = 4;
-/// 1 once the latch is open.
+/// 1 once the tracer has attached, the listener has a keeper, or the rules are in force.
 const OPEN: usize = 8;
 const REFUSED: u32 = 1 << 31;
 
@@ -122,19 +123,20 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 }
 
 impl Command {
-    /// Starts it; it waits at its execve(2), which the filter has to name. `may_gain` leaves setuid
-    /// programs their meaning, for which the kernel wants CAP_SYS_ADMIN. Before any thread is
-    /// started.
+    /// Starts it: it waits until the latch is opened, and then at its execve(2), which the filter has to
+    /// name. `may_gain` leaves setuid programs their meaning, for which the kernel wants
+    /// CAP_SYS_ADMIN. Before any thread is started.
     pub fn start(
         image: &Image,
         filter: &Filter,
         may_gain: bool,
-    ) -> Result<(Self, Listener), LaunchError> {
+    ) -> Result<(Self, Listener, Latch), LaunchError> {
         let mut command = Self::spawn(image, Some(filter), may_gain, Handover::Listener)?;
         let number = command.filter()? - 1;
         // SAFETY: the child has just made it in the table that both share; it is nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(number as i32) };
-        Ok((command, Listener::new(fd)))
+        let latch = command.latch();
+        Ok((command, Listener::new(fd), latch))
     }
 
     /// Starts it for a tracer: it waits until that opens the latch. Under a filter that hands calls to
@@ -146,15 +148,19 @@ impl Command {
         may_gain: bool,
     ) -> Result<(Self, Latch), LaunchError> {
         let command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
-        let latch = Latch(Arc::clone(&command.words));
+        let latch = command.latch();
         Ok((command, latch))
     }
 
     /// Starts it without a filter: it waits until the latch is opened. Before any thread is started.
     pub fn start_held(image: &Image) -> Result<(Self, Latch), LaunchError> {
         let command = Self::spawn(image, None, true, Handover::Nobody)?;
-        let latch = Latch(Arc::clone(&command.words));
+        let latch = command.latch();
         Ok((command, latch))
+    }
+
+    fn latch(&self) -> Latch {
+        Latch(Arc::clone(&self.words))
     }
 
     fn spawn(
@@ -189,6 +195,7 @@ impl Command {
             program: program.as_ref(),
             may_gain,
             handover,
+            finject: std::process::id(),
         };
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
         // SAFETY: as fork(2), with the descriptor table shared; finject has one thread yet, and the
@@ -311,6 +318,8 @@ struct Start<'a> {
     program: Option<&'a libc::sock_fprog>,
     may_gain: bool,
     handover: Handover,
+    /// Its parent's process id.
+    finject: u32,
 }
 
 impl Start<'_> {
@@ -320,19 +329,30 @@ impl Start<'_> {
         }
     }
 
-    /// Waits for the latch. finject's death is the child's until then; afterwards a tracer's may be.
+    /// From here on finject's death is the child's.
+    ///
+    /// # Safety
+    ///
+    /// In the child.
+    unsafe fn depend(&self) {
+        // SAFETY: plain system calls.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // It may have died before.
+            if libc::getppid().unsigned_abs() != self.finject {
+                libc::_exit(127);
+            }
+        }
+    }
+
+    /// Waits for the latch; from then on finject's death is no longer the child's.
     ///
     /// # Safety
     ///
     /// In the child.
     unsafe fn await_latch(&self) {
-        // SAFETY: plain system calls.
+        // SAFETY: plain system calls. Where the filter names them they are handed over, and run.
         unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if self.handover == Handover::Tracer {
-                // Where Yama lets only ancestors trace.
-                libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
-            }
             while self
                 .words
                 .half(OPEN)
@@ -340,10 +360,22 @@ impl Start<'_> {
             {
                 libc::sched_yield();
             }
-            if self.handover == Handover::Tracer {
-                libc::prctl(libc::PR_SET_PTRACER, 0);
-            }
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+        }
+    }
+
+    /// The same, for the tracer.
+    ///
+    /// # Safety
+    ///
+    /// In the child.
+    unsafe fn await_tracer(&self) {
+        // SAFETY: plain system calls.
+        unsafe {
+            // Where Yama lets only ancestors trace.
+            libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+            self.await_latch();
+            libc::prctl(libc::PR_SET_PTRACER, 0);
         }
     }
 
@@ -398,11 +430,15 @@ impl Start<'_> {
                     libc::signal(signal, libc::SIG_DFL);
                 }
             }
-            if self.handover != Handover::Listener {
-                self.await_latch();
+            self.depend();
+            if self.handover == Handover::Tracer {
+                self.await_tracer();
             }
             if let Some(program) = self.program {
                 self.install(program);
+            }
+            if self.handover != Handover::Tracer {
+                self.await_latch();
             }
             libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             let mut failure = errno();

@@ -131,7 +131,7 @@ impl Backend for Notify {
         let filter = filter_of(spec, To::Listener);
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let in_flight = Arc::new(InFlight::new(workers.clamp(2, 8))?);
-        let (command, listener) = Command::start(&image(launch), &filter, is_privileged())?;
+        let (command, listener, latch) = Command::start(&image(launch), &filter, is_privileged())?;
         let listener = Arc::new(listener);
         listener.wake_on_callers_processor();
         let (events, event_end) = pipe_without_waits()?;
@@ -145,6 +145,7 @@ impl Backend for Notify {
             listener: Arc::clone(&listener),
             in_flight: Arc::clone(&in_flight),
             finject: finject_end,
+            parent: std::process::id(),
             from_exec: launch.from_exec,
             alone: (!plan.follow).then(|| command.pid()),
         };
@@ -154,6 +155,7 @@ impl Backend for Notify {
             Orphaned::GoesOn,
             || supervisor.serve(),
         )?;
+        latch.open();
         self.memory.next_target();
         let functions = spec.rules.iter().map(|(_, calls)| calls.len()).sum();
         self.running = Some(Running {

@@ -4,6 +4,7 @@
 //! is let run. It ends with the last process that has the filter.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +42,11 @@ pub(super) struct Supervisor {
     pub(super) memory: Arc<Memory>,
     pub(super) listener: Arc<Listener>,
     pub(super) in_flight: Arc<InFlight>,
-    /// Becomes readable when finject is gone.
+    /// Becomes readable when finject is gone, once the command has executed: until then it has the
+    /// other end open, too.
     pub(super) finject: OwnedFd,
+    /// finject's process id.
+    pub(super) parent: u32,
     /// Calls before the entry point count too.
     pub(super) from_exec: bool,
     /// The one process whose calls count, where its descendants' do not.
@@ -139,6 +143,9 @@ impl Work<'_> {
 
     fn handle(&self, slot: usize, call: &Notification) {
         while self.own.memory.state() == RunState::Idle {
+            if parent_id() != self.own.parent {
+                self.own.memory.switch_off();
+            }
             std::thread::sleep(IDLE);
         }
         let in_force = self.own.memory.state() == RunState::Armed;
@@ -182,6 +189,9 @@ impl Work<'_> {
     /// Whether the call is the loader's, or the exec that starts the command. Takes note of execs.
     fn comes_before_the_program(&self, call: &Notification) -> bool {
         let is_exec = is_exec(slot_of(call));
+        if !is_exec && !self.started.load(Relaxed) {
+            return true; // The child's that is going to execute the command.
+        }
         let is_start = is_exec && !self.started.load(Relaxed) && !self.started.swap(true, AcqRel);
         if self.own.from_exec {
             return is_start;

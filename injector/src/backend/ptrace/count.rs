@@ -55,6 +55,7 @@ impl Count {
             memory: Arc::new(Memory::anonymous()?),
             pulse: Arc::clone(&pulse),
             finject: finject_end,
+            parent: std::process::id(),
             mode,
             follow,
             never: Proc::default().lineage(Tgid(std::process::id())),

@@ -261,6 +261,7 @@ impl Backend for Ptrace {
             memory: Arc::clone(&self.memory),
             pulse: Arc::clone(&pulse),
             finject: finject_end,
+            parent: std::process::id(),
             mode,
             follow: plan.follow,
             never: Proc::default().lineage(own),

@@ -66,8 +66,11 @@ pub(super) struct Tracer {
     pub(super) work: Work,
     pub(super) memory: Arc<Memory>,
     pub(super) pulse: Arc<Pulse>,
-    /// Becomes readable when finject is gone, or wants all threads let go.
+    /// Becomes readable when finject is gone, or wants all threads let go; of a command, once it has
+    /// executed: until then it has the other end open, too.
     pub(super) finject: OwnedFd,
+    /// finject's process id.
+    pub(super) parent: u32,
     pub(super) mode: Mode,
     /// Children of targets are targets.
     pub(super) follow: bool,

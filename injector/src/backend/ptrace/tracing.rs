@@ -2,6 +2,7 @@
 //! [`Tracee`].
 
 use std::collections::HashMap;
+use std::os::unix::process::parent_id;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
@@ -367,6 +368,11 @@ impl<'t> Tracing<'t> {
     fn entered(&mut self, tid: u32, entry: &Entry) {
         if !self.has_begun {
             while self.own.is_filtered() && self.own.memory.state() == RunState::Idle {
+                if parent_id() != self.own.parent {
+                    self.own.memory.switch_off();
+                }
+                // finject may be stopped, for as long as somebody likes; the tracer does not hang.
+                self.own.pulse.begin(monotonic_ns());
                 std::thread::sleep(IDLE);
             }
             return;
