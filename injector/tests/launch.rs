@@ -268,6 +268,33 @@ fn the_same_seed_draws_the_same_calls() {
 }
 
 #[test]
+fn a_timer_changes_nothing() {
+    for mode in ["restart", "interrupt"] {
+        let mut launcher = finject(&["--json", "--quiet", "--rule", "getppid=EPERM@100+100"]);
+        let mut ticker = Child::start(launcher.args([programs::TICKER, mode, "3000"]));
+        ticker.expect_line(PATIENCE, |line| line.starts_with("ready "));
+        ticker.say("");
+        let done = ticker.expect_line(PATIENCE, |line| line.starts_with("done "));
+        let wanted = "done wrong=0 errors=30 ticked=1 restarted=1 cut=";
+        let cut = done.strip_prefix(wanted).map(str::parse::<u64>);
+        // A signal that comes between a call and its receipt cuts it short, as doc/semantics.md has it.
+        let may_be_cut = mode == "interrupt";
+        assert!(
+            matches!(cut, Some(Ok(cut)) if cut == 0 || may_be_cut),
+            "{done}"
+        );
+        let ended = ticker.wait(PATIENCE);
+        assert_eq!(ended.code(), Some(0), "{ended}");
+        let counted = &summary(&ended)["rules"][0];
+        assert_eq!(
+            (counted["matched"].as_u64(), counted["fired"].as_u64()),
+            (Some(3000), Some(30)),
+            "{ended}"
+        );
+    }
+}
+
+#[test]
 fn a_32_bit_caller_is_hit() {
     let mut launcher = finject(&["--quiet", "--rule", "fsync=EIO@2"]);
     let mut victim = Victim::launched32(&mut launcher, &["threads", "1", "3", "fsync"]);

@@ -184,7 +184,7 @@ fn a_timer_changes_nothing() {
             ticker.expect_line(PATIENCE, |line| line.starts_with("ready "));
             ticker
         };
-        let wanted = "done wrong=0 errors=30 ticked=1 restarted=1";
+        let wanted = "done wrong=0 errors=30 ticked=1 restarted=1 cut=0";
         let mut attached = work(&mut Command::new(programs::TICKER));
         let session = attach(attached.pid(), "getppid=EPERM@100+100").start();
         attached.say("");

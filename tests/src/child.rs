@@ -209,6 +209,11 @@ impl Child {
         })
     }
 
+    /// The same, where none may come: [`None`] when the output has ended or the time is over.
+    pub fn find_line(&self, time: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        self.stdout.find(time, wanted)
+    }
+
     /// Waits for a line of its standard error.
     pub fn expect_stderr(&mut self, time: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let line = self.stderr.find(time, wanted);

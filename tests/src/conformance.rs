@@ -48,7 +48,8 @@ pub enum Way {
 }
 
 impl Way {
-    fn backend(self) -> &'static str {
+    /// The name of the backend.
+    pub fn backend(self) -> &'static str {
         match self {
             Self::NotifyLaunch => "notify",
             Self::PtraceLaunch | Self::PtraceAttach => "ptrace",
@@ -57,7 +58,8 @@ impl Way {
         }
     }
 
-    fn launches(self) -> bool {
+    /// Whether finject starts the program.
+    pub fn launches(self) -> bool {
         matches!(
             self,
             Self::NotifyLaunch | Self::PtraceLaunch | Self::EbpfLaunch
@@ -108,17 +110,19 @@ pub struct Observed {
 }
 
 impl Observed {
-    fn own(&self) -> &Seen {
+    /// What the one process saw.
+    pub fn own(&self) -> &Seen {
         self.seen.get("self").unwrap()
     }
 
-    fn tally(&self, rule: usize, counter: &str) -> u64 {
+    /// A counter of a rule, by the rule's position.
+    pub fn tally(&self, rule: usize, counter: &str) -> u64 {
         let value = &self.summary["rules"][rule][counter];
         value.as_u64().unwrap_or_else(|| panic!("{}", self.summary))
     }
 
     /// The numbers of the calls that were hit, in their own order.
-    fn counts(&self) -> Vec<u64> {
+    pub fn counts(&self) -> Vec<u64> {
         let fired = self.events.iter().filter(|event| event["kind"] == "fired");
         let mut counts: Vec<u64> = fired
             .map(|event| event["count"].as_u64().unwrap())
@@ -129,14 +133,15 @@ impl Observed {
 }
 
 /// A victim under rules that are in force; it has not called yet.
-struct Running {
-    victim: Victim,
+pub(crate) struct Running {
+    pub(crate) victim: Victim,
     session: Option<crate::finject::Session>,
     events: PathBuf,
 }
 
 impl Rig {
-    fn start(&self, options: &[&str], program: &str, arguments: &[&str]) -> Running {
+    /// Brings rules to a program that prints `ready PID FILE` when it is.
+    pub(crate) fn start(&self, options: &[&str], program: &str, arguments: &[&str]) -> Running {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
             "conformance-{}-{}.jsonl",
@@ -202,7 +207,8 @@ impl Rig {
         }
     }
 
-    fn work(&self, options: &[&str], arguments: &[&str]) -> Observed {
+    /// Lets a victim work under rules, and waits for what it saw.
+    pub fn work(&self, options: &[&str], arguments: &[&str]) -> Observed {
         self.observe(options, programs::VICTIM, arguments, &["self"])
     }
 
@@ -230,7 +236,7 @@ impl Rig {
 impl Running {
     /// Ends the victim, and finject with it; how the victim's or the launcher's process ended, the
     /// summary, the records.
-    fn finish(self) -> (Ended, Value, Vec<Value>) {
+    pub(crate) fn finish(self) -> (Ended, Value, Vec<Value>) {
         let ended = self.victim.end();
         let (summary, events) = if let Some(session) = self.session {
             let outcome = session.wait(PATIENCE);

@@ -122,6 +122,11 @@ impl Finject {
         self
     }
 
+    /// Starts it and waits for nothing.
+    pub fn begin(mut self) -> Child {
+        Child::start(&mut self.command)
+    }
+
     /// Runs it to its end, which is expected to come by itself.
     pub fn run(mut self) -> Ended {
         Child::run(&mut self.command)

@@ -31,27 +31,6 @@ pub fn kernel() -> String {
     variable("FINJECT_KERNEL")
 }
 
-/// The part of a large count that is run here: all in `cargo xtask soak`, a tenth in `cargo xtask
-/// test`; at least 1.
-///
-/// # Panics
-///
-/// Outside of a virtual machine.
-#[expect(clippy::panic, reason = "a test's way to fail")]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "counts far below 2^52, and a factor of 0 to 1"
-)]
-pub fn scaled(count: u64) -> u64 {
-    let scale = variable("FINJECT_SCALE");
-    match scale.parse::<f64>() {
-        Ok(scale) if scale > 0.0 && scale <= 1.0 => ((count as f64 * scale) as u64).max(1),
-        _ => panic!("FINJECT_SCALE is {scale}, not above 0 and at most 1"),
-    }
-}
-
 /// Ends a test that does not apply to the kernel it runs on: `unsupported!("NAME", "reason")`, with
 /// the test's own name as the harness prints it. Such a test is listed, and fails where
 /// tests/must-hold.toml demands it.

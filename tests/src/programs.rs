@@ -14,3 +14,19 @@ pub const TICKER: &str = env!("TICKER");
 
 /// The hammer of map system calls; the head of programs/hammer.c says what it does.
 pub const HAMMER: &str = env!("HAMMER");
+
+/// The caller under which finjects come and go; the head of programs/storm.c says what it does.
+pub const STORM: &str = env!("STORM");
+
+/// The worker in Go; empty where there is no compiler of it. The head of programs/worker.go says what
+/// it does.
+pub const GO_WORKER: &str = env!("GO_WORKER");
+
+/// The worker in Rust; the head of programs/worker.rs says what it does.
+pub const RUST_WORKER: &str = env!("RUST_WORKER");
+
+/// The interpreter of Python; empty where there is none.
+pub const PYTHON: &str = env!("PYTHON");
+
+/// The worker in Python; the head of programs/worker.py says what it does.
+pub const PYTHON_WORKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs/worker.py");

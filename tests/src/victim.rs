@@ -13,10 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     child::{Child, Ended, PATIENCE},
     programs,
+    scale::scaled,
 };
 
-/// How long the largest count of calls may take.
-pub const WORK: Duration = Duration::from_secs(200);
+/// How long the largest count of calls may take, which is ten times as many in a run of all of them.
+fn work_time() -> Duration {
+    Duration::from_secs(scaled(2000).max(200))
+}
 
 /// A command that stays on the first processor.
 ///
@@ -220,7 +223,7 @@ impl Victim {
         let start = format!("who={who} ");
         let line = self
             .child
-            .expect_line(WORK, |line| line.starts_with(&start));
+            .expect_line(work_time(), |line| line.starts_with(&start));
         Seen::parse(&line).unwrap_or_else(|| panic!("{line}"))
     }
 

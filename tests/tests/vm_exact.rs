@@ -8,8 +8,12 @@ use std::fs;
 use finject_tests::{
     agents::{Bpftrace, Hammer},
     child::Child,
+    conformance::Way,
+    exact::every_thousandth,
     finject::{Outcome, attach, finject, work_under},
-    guest, needs_override, test_name, unsupported,
+    guest, needs_override,
+    scale::scaled,
+    test_name, unsupported,
     victim::{Seen, Victim},
 };
 use serde_json::Value;
@@ -89,7 +93,7 @@ fn third_call_of_eight_threads_fires_once() {
 #[test]
 fn every_hundredth_of_a_million_calls_on_both_cpus() {
     needs_override!();
-    let each = guest::scaled(1_000_000) / THREADS;
+    let each = scaled(1_000_000) / THREADS;
     let mut victim = Victim::threads(THREADS, each, "fsync");
     let before = busy();
     let (seen, outcome) = work_under(&mut victim, &["fsync=EIO@100+100"], &["--quiet"]);
@@ -130,9 +134,19 @@ fn every_hundredth_of_a_million_calls_on_both_cpus() {
 }
 
 #[test]
+fn every_thousandth_of_ten_million_calls() {
+    needs_override!();
+    every_thousandth(
+        Way::EbpfAttach,
+        guest::finject(),
+        scaled(scaled(10_000_000)),
+    );
+}
+
+#[test]
 fn firings_that_leave_no_record_are_said_to() {
     needs_override!();
-    let mut victim = Victim::threads(THREADS, guest::scaled(500_000) / THREADS, "fsync");
+    let mut victim = Victim::threads(THREADS, scaled(500_000) / THREADS, "fsync");
     let mut session = attach(&victim, "fsync=EIO").args(["--quiet"]).start();
     // While finject does not read, the buffer of records runs full: it holds 8192 at most.
     session.child().signal(rustix::process::Signal::STOP);
@@ -149,7 +163,7 @@ fn firings_that_leave_no_record_are_said_to() {
 #[test]
 fn beside_another_agent_and_map_calls() {
     needs_override!();
-    let each = guest::scaled(1_000_000) / THREADS;
+    let each = scaled(1_000_000) / THREADS;
     let agent = Bpftrace::counting("kprobe", "__x64_sys_fsync");
     let hammer = Hammer::start();
     let mut victim = Victim::threads(THREADS, each, "fsync");
@@ -246,7 +260,7 @@ fn misses_are_a_number_from_6_7_on() {
 #[test]
 fn calls_that_come_while_finject_arms_and_heals_are_never_counted_wrongly() {
     needs_override!();
-    let mut victim = Victim::pinned_threads(THREADS, guest::scaled(400_000) / THREADS, "fsync");
+    let mut victim = Victim::pinned_threads(THREADS, scaled(400_000) / THREADS, "fsync");
     victim.go();
     let session = attach(&victim, "fsync=EIO@1+2").args(["--quiet"]).start();
     std::thread::sleep(std::time::Duration::from_millis(300));

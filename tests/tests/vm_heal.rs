@@ -4,8 +4,11 @@ use std::{thread, time::Duration};
 
 use finject_tests::{
     child::{PATIENCE, eventually},
+    conformance::Way,
     finject::{Finject, attach},
     guest, kernel, needs_override,
+    scale::scaled,
+    storm,
     victim::Victim,
 };
 use rustix::process::Signal;
@@ -15,7 +18,7 @@ fn killed_in_a_storm() {
     needs_override!();
     kernel::is_clean_within(PATIENCE);
     let victim = Victim::looping("fsync");
-    for round in 0..guest::scaled(50).max(5) {
+    for round in 0..5 {
         let mut session = attach(&victim, "fsync=EIO").args(["--quiet"]).start();
         victim.until(PATIENCE, true);
         if round == 0 {
@@ -40,6 +43,29 @@ fn killed_in_a_storm() {
     );
     assert_eq!(works, fails + 1, "each storm ended once: {changes:?}");
     victim.end();
+}
+
+fn is_clean_soon() {
+    kernel::is_clean_within(Duration::from_secs(10));
+}
+
+#[test]
+fn killed_at_random_moments() {
+    needs_override!();
+    kernel::is_clean_within(PATIENCE);
+    storm::killed(
+        Way::EbpfAttach,
+        guest::finject(),
+        scaled(200),
+        is_clean_soon,
+    );
+}
+
+#[test]
+fn stopped_at_random_moments() {
+    needs_override!();
+    kernel::is_clean_within(PATIENCE);
+    storm::stopped(Way::EbpfAttach, guest::finject(), scaled(20), is_clean_soon);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use finject_tests::{
     child::{Child, PATIENCE},
     guest,
+    scale::scaled,
     victim::Victim,
 };
 use rustix::process::Signal;
@@ -39,7 +40,7 @@ fn a_32_bit_command_is_hit() {
 
 #[test]
 fn killed_in_a_storm_the_command_goes_on_unfaulted() {
-    for _ in 0..guest::scaled(50) {
+    for _ in 0..scaled(50) {
         let mut launcher = finject("getppid=EPERM");
         let mut victim = Victim::launched(&mut launcher, &["loop", "getppid"]);
         victim.until(PATIENCE, true);

@@ -31,6 +31,8 @@ pub(crate) struct Options {
 pub(crate) enum Need {
     /// The C programs of the tests, 32-bit ones among them.
     Compiler,
+    /// The programs of the tests in other languages.
+    Languages,
     /// The emulator and the guest's first programs.
     Vm,
     /// What the tests inject faults into, and measure against.
@@ -44,7 +46,13 @@ pub(crate) enum Need {
 }
 
 /// What `cargo xtask test` needs.
-pub(crate) const FOR_TESTS: &[Need] = &[Need::Compiler, Need::Vm, Need::Apps, Need::Ebpf];
+pub(crate) const FOR_TESTS: &[Need] = &[
+    Need::Compiler,
+    Need::Languages,
+    Need::Vm,
+    Need::Apps,
+    Need::Ebpf,
+];
 
 /// A package, and how its presence is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +117,7 @@ impl Need {
                 Files("gcc-multilib"),
                 Files("libc6-dev"),
             ],
+            Self::Languages => &[Program("golang-go", "go"), Program("python3", "python3")],
             Self::Vm => &[
                 Program("qemu-system-x86", "qemu-system-x86_64"),
                 StaticBusybox,
