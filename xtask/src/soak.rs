@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: what takes too long for `cargo xtask test`. The tests in virtual machines
-//! with all of their counts, and mutants: single changes to the pure parts of finject, of which the
+//! `cargo xtask soak`: what takes too long for `cargo xtask test`. The tests on this machine and in
+//! virtual machines with all of their counts, and mutants: single changes to the pure parts of finject, of which the
 //! tests must notice each. A mutant that survives is a gap in the tests, unless
 //! xtask/mutants.toml says why it is none.
 
@@ -26,13 +26,26 @@ use crate::{
 /// Options of `cargo xtask soak`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only the tests in virtual machines
-    #[arg(long, conflicts_with = "mutants")]
+    /// Only the tests on this machine, and what else is named
+    #[arg(long)]
+    host: bool,
+    /// Only the tests in virtual machines, and what else is named
+    #[arg(long)]
     machines: bool,
-    /// Only the mutants
+    /// Only the mutants, and what else is named
     #[arg(long)]
     mutants: bool,
 }
+
+impl Options {
+    /// Whether a part is run: where none is named, all are.
+    fn wants(&self, part: bool) -> bool {
+        part || !(self.host || self.machines || self.mutants)
+    }
+}
+
+/// The part of the large counts that is run.
+const ALL: f64 = 1.0;
 
 /// What is mutated.
 struct Subject {
@@ -85,7 +98,7 @@ struct Mutant {
     reason: String,
 }
 
-/// Runs both.
+/// Runs all of it, or the parts that are named.
 pub(crate) fn run(options: &Options) -> i32 {
     let mut report = Report::default();
     if setup::is_root() {
@@ -95,23 +108,29 @@ pub(crate) fn run(options: &Options) -> i32 {
             Ok(End::Passed.into())
         });
     }
-    if options.mutants {
-        report.not_run("virtual machines", "a run without --mutants");
+    // Before the machines, with which it is looked whether all ran that has to.
+    if options.wants(options.host) {
+        report.step("tests", |report| test::host::run(report, ALL));
     } else {
+        report.not_run("tests", "a run with --host");
+    }
+    if options.wants(options.machines) {
         let settings = Settings {
-            scale: 1.0,
+            scale: ALL,
             only: Vec::new(),
             kernels: Vec::new(),
             fresh_object: None,
         };
         test::machines(&mut report, &settings, true);
+    } else {
+        report.not_run("virtual machines", "a run with --machines");
     }
     for subject in SUBJECTS {
         let name = format!("mutants of {}", subject.package);
-        if options.machines {
-            report.not_run(&name, "a run without --machines");
-        } else {
+        if options.wants(options.mutants) {
             report.step(&name, |_| mutants(subject));
+        } else {
+            report.not_run(&name, "a run with --mutants");
         }
     }
     report.finish()

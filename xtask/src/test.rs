@@ -3,22 +3,18 @@
 //! ends with status 3. Someone who is not root gets all that needs no privilege.
 
 mod demands;
+pub(crate) mod host;
 mod libtest;
 pub(crate) mod report;
 pub(crate) mod suite;
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsString,
-    io::{BufRead as _, BufReader},
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 
 use self::{
     demands::Demands,
+    host::HOST,
     report::{Done, End, Report},
     suite::{KERNELS, Settings, Suite},
 };
@@ -63,7 +59,7 @@ pub(crate) fn run(options: &Options) -> i32 {
                 Ok(End::Passed.into())
             });
         }
-        host(&mut report);
+        on_host(&mut report);
         settings.fresh_object = object(&mut report);
     }
     machines(&mut report, &settings, !chosen);
@@ -71,7 +67,7 @@ pub(crate) fn run(options: &Options) -> i32 {
 }
 
 /// The steps that need no virtual machine.
-fn host(report: &mut Report) {
+fn on_host(report: &mut Report) {
     report.step("format", |_| {
         command(&mut cargo_with(&["fmt", "--all", "--check"]))
     });
@@ -90,9 +86,7 @@ fn host(report: &mut Report) {
         let itself = std::env::current_exe().context("cannot find this program")?;
         command(Command::new(itself).args(["catalog", "--check"]))
     });
-    report.step("tests", |_| {
-        counted(&mut cargo_with(&["test", "--no-fail-fast"]))
-    });
+    report.step("tests", |report| host::run(report, SCALE));
     report.step("documentation", |_| {
         command(cargo_with(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "--deny=warnings"))
     });
@@ -169,7 +163,12 @@ pub(crate) fn machines(report: &mut Report, settings: &Settings, complete: bool)
         report.step("must hold", |report| {
             let require_all = std::env::var_os(REQUIRE_ALL).is_some_and(|value| value == "1");
             let existing: BTreeSet<_> = suite.names().collect();
-            let at_hand = |kernel: &str| require_all || suite.has_kernel(kernel);
+            // Without them the run is incomplete by itself.
+            let with_host = report.has_any_at(HOST);
+            let at_hand = |kernel: &str| match kernel {
+                HOST => with_host,
+                kernel => require_all || suite.has_kernel(kernel),
+            };
             let unkept = demands.unkept(report, &existing, &at_hand);
             for line in &unkept {
                 println!("{line}");
@@ -237,28 +236,4 @@ fn ended(status: std::process::ExitStatus) -> End {
     } else {
         End::Failed(status.to_string())
     }
-}
-
-/// A command of test harnesses, whose output passes through and whose results are counted.
-fn counted(command: &mut Command) -> anyhow::Result<Done> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("running cargo")?;
-    let stdout = child.stdout.take().context("no output")?;
-    let (mut passed, mut failed) = (0, 0);
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line.context("reading cargo's output")?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        if let Some((more_passed, more_failed)) = libtest::summary(&line) {
-            passed += more_passed;
-            failed += more_failed;
-        }
-    }
-    let status = child.wait().context("waiting for cargo")?;
-    Ok(Done {
-        end: ended(status),
-        tests: Some((passed, failed)),
-    })
 }

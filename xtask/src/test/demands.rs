@@ -8,12 +8,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
 use super::{
+    host::HOST,
     report::{Report, Verdict},
-    suite::{KERNELS, place},
+    suite::{KERNELS, PREFIX, place},
 };
 
 /// tests/must-hold.toml.
@@ -31,7 +32,8 @@ struct Line {
     text: String,
     /// `TARGET::NAME`.
     tests: Vec<String>,
-    /// `KERNEL`, or `KERNEL+WORDS` for a boot of it with these words on its command line.
+    /// `KERNEL`, or `KERNEL+WORDS` for a boot of it with these words on its command line; or `host` for
+    /// tests on the machine that runs the others.
     kernels: Vec<String>,
 }
 
@@ -62,10 +64,17 @@ impl Demands {
             for kernel in &line.kernels {
                 let name = kernel.split('+').next().unwrap_or_default();
                 ensure!(
-                    KERNELS.contains(&name),
-                    "no kernel {name}; there are {}",
+                    kernel == HOST || KERNELS.contains(&name),
+                    "no kernel {name}; there are {}, and {HOST}",
                     KERNELS.join(", ")
                 );
+                let stranger = line
+                    .tests
+                    .iter()
+                    .find(|test| test.starts_with(PREFIX) == (kernel == HOST));
+                if let Some(stranger) = stranger {
+                    bail!("{stranger} is no test on {kernel}, in \"{text}\"");
+                }
             }
         }
         Ok(demands)
@@ -107,7 +116,8 @@ impl Demands {
         for line in &self.line {
             let mut fail = |why| unkept.push(format!("\"{}\": {why}", line.text));
             for test in &line.tests {
-                if !existing.contains(test) {
+                // Of the others, what ran is all that is known.
+                if test.starts_with(PREFIX) && !existing.contains(test) {
                     fail(format!("there is no test {test}"));
                     continue;
                 }
@@ -209,11 +219,35 @@ mod tests {
     }
 
     #[test]
+    fn tests_without_a_machine_are_demanded_where_they_ran() {
+        let demands = Demands::parse(
+            &FILE
+                .replace("vm_a", "a")
+                .replace(r#"["6.1", "6.12+preempt=full"]"#, r#"["host"]"#),
+        );
+        let demands = demands.unwrap();
+        let mut report = Report::default();
+        report.test("a::one@host".into(), Verdict::Unsupported("no Go".into()));
+        let unkept = |with_host| demands.unkept(&report, &BTreeSet::new(), &|_| with_host);
+        assert_eq!(
+            unkept(true),
+            [
+                "\"counts are exact\": a::one@host says that it does not apply: no Go",
+                "\"counts are exact\": a::two@host did not run",
+            ]
+        );
+        assert!(demands.boots().is_empty());
+        assert_eq!(unkept(false).len(), 1, "one that ran is looked at");
+    }
+
+    #[test]
     fn a_file_that_demands_nothing_is_refused() {
         for (from, to) in [
             (r#"["vm_a::one", "vm_a::two"]"#, "[]"),
             (r#"["6.1", "6.12+preempt=full"]"#, "[]"),
             (r#""6.1""#, r#""6.2""#),
+            (r#""6.1""#, r#""host""#),
+            (r#""vm_a::one""#, r#""a::one""#),
             ("text", "txet"),
         ] {
             assert!(

@@ -54,9 +54,9 @@ struct Step {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     steps: Vec<Step>,
-    /// By name: `TARGET::NAME@KERNEL` for one in a virtual machine.
+    /// By name: `TARGET::NAME@KERNEL` for one in a virtual machine, `TARGET::NAME@host` for another.
     tests: BTreeMap<String, Verdict>,
-    /// Tests of which only the number is known.
+    /// Tests of which only the number is known: those in documentation.
     passed: usize,
     failed: usize,
     /// What would have run with more at hand, and what that is; no failure, and not incomplete.
@@ -128,6 +128,12 @@ impl Report {
     /// A test's result, if it ran.
     pub(crate) fn of(&self, name: &str) -> Option<&Verdict> {
         self.tests.get(name)
+    }
+
+    /// Whether tests ran there; names of results end so, behind an `@`.
+    pub(crate) fn has_any_at(&self, place: &str) -> bool {
+        let there = |name: &String| name.rsplit('@').next() == Some(place);
+        self.tests.keys().any(there)
     }
 
     /// Notes what is not at hand, and what it needs.

@@ -27,7 +27,7 @@ use crate::{
 /// The kernels that tests can be demanded on.
 pub(crate) const KERNELS: &[&str] = &["6.1", "6.12", "6.12-no-override", "debian"];
 /// Targets that run in virtual machines have names that start so.
-const PREFIX: &str = "vm_";
+pub(super) const PREFIX: &str = "vm_";
 /// Starts the lines that the script in the guest prints between targets.
 const MARK: &str = "@@finject-tests@@ ";
 
