@@ -12,7 +12,7 @@ use finject_tests::{
 fn seconds(language: Language) -> u64 {
     let all = match language {
         // Its runtime sends itself signals.
-        Language::Go => 150,
+        Language::Go => 120,
         Language::Python | Language::Rust => 40,
     };
     scaled(scaled(all)).max(2)
