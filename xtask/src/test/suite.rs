@@ -53,7 +53,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    once: Once,
+    #[serde(default)]
+    once: Vec<Once>,
     time: Time,
 }
 
@@ -62,7 +63,7 @@ struct Config {
 #[serde(deny_unknown_fields)]
 struct Once {
     /// The kernel.
-    kernel: String,
+    on: String,
     /// Those on which it is not run then.
     not_on: Vec<String>,
     /// `TARGET::NAME`, or `TARGET::` for the whole of it.
@@ -72,7 +73,7 @@ struct Once {
 impl Once {
     /// Whether a test is left out on a kernel, given those at hand.
     fn leaves_out(&self, test: &str, kernel: &str, kernels: &[TestKernel]) -> bool {
-        let is_elsewhere = kernels.iter().any(|at_hand| at_hand.name == self.kernel);
+        let is_elsewhere = kernels.iter().any(|at_hand| at_hand.name == self.on);
         let is_named =
             |name: &String| name == test || name.ends_with("::") && test.starts_with(name.as_str());
         is_elsewhere
@@ -117,7 +118,7 @@ pub(crate) struct Suite {
     targets: Vec<Target>,
     kernels: Vec<TestKernel>,
     machines: Vec<Machine>,
-    once: Once,
+    once: Vec<Once>,
     time: Time,
     scale: f64,
 }
@@ -159,13 +160,15 @@ impl Suite {
             let here = |test: &&String| {
                 is_whole
                     || demands.has(test, &kernel.name)
-                    || !self.once.leaves_out(test, &kernel.name, &self.kernels)
+                    || !self
+                        .once
+                        .iter()
+                        .any(|once| once.leaves_out(test, &kernel.name, &self.kernels))
             };
             let here: Vec<String> = all.iter().filter(here).cloned().collect();
             if here.len() < all.len() {
                 println!(
-                    "on {} and not on {}: {} tests; cargo xtask soak runs them on both",
-                    self.once.kernel,
+                    "{}: {} tests are left to another kernel; cargo xtask soak runs them here too",
                     kernel.name,
                     all.len() - here.len(),
                 );

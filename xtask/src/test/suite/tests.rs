@@ -36,11 +36,19 @@ fn planned(targets: Vec<Target>, scale: f64, only: &[&str]) -> Suite {
         targets,
         kernels: vec![kernel("6.1"), kernel("6.12")],
         machines: Vec::new(),
-        once: Once {
-            kernel: "6.12".into(),
-            not_on: vec!["6.1".into()],
-            tests: vec!["vm_c::".into(), "vm_d::six".into()],
-        },
+        once: vec![
+            Once {
+                on: "6.12".into(),
+                not_on: vec!["6.1".into()],
+                tests: vec!["vm_c::".into(), "vm_d::six".into()],
+            },
+            // Not at hand.
+            Once {
+                on: "debian".into(),
+                not_on: vec!["6.12".into()],
+                tests: vec!["vm_d::".into()],
+            },
+        ],
         time: Time {
             target: 60,
             soak_target: 600,
