@@ -136,7 +136,7 @@ impl Drop for NoServices<'_> {
 pub(crate) fn candidate(package: &str) -> anyhow::Result<String> {
     anyhow::ensure!(
         setup::on_path("apt-get").is_some(),
-        "{package} is a package of Debian, and there is no apt-get here: name a ready kernel in FINJECT_TEST_KERNELS"
+        "{package} is a package of Debian, and there is no apt-get here"
     );
     if !has_lists() && setup::is_root() {
         update_lists()?;
@@ -149,9 +149,7 @@ pub(crate) fn candidate(package: &str) -> anyhow::Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("Version: "))
         .map(str::to_owned)
-        .with_context(|| {
-            format!("apt does not know {package} (sudo apt-get update?); FINJECT_TEST_KERNELS can name a ready kernel")
-        })
+        .with_context(|| format!("apt does not know {package} (sudo apt-get update?)"))
 }
 
 /// Fetches a package and unpacks its files, without installing it.
@@ -189,6 +187,80 @@ pub(crate) fn fetch(package: &str, into: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Fetches a source package of some version and unpacks it in `into`; where its files then are. It comes from where apt
+/// has `binary`, a package that is built of it, with lists of its own: those of the machine may well name no sources.
+///
+/// # Errors
+/// When apt does not know the package, or it cannot be fetched or unpacked.
+pub(crate) fn source(
+    binary: &str,
+    source: &str,
+    version: &str,
+    into: &Path,
+) -> anyhow::Result<PathBuf> {
+    let output = Command::new("apt-cache")
+        .args(["madison", binary])
+        .output()
+        .context("cannot run apt-cache")?;
+    let origins = origins(&String::from_utf8_lossy(&output.stdout));
+    anyhow::ensure!(
+        !origins.is_empty(),
+        "apt has {binary} from nowhere (sudo apt-get update?)"
+    );
+    let list = into.join("sources.list");
+    std::fs::write(&list, origins.join("\n") + "\n").context("cannot write a list of sources")?;
+    let lists = into.join("lists");
+    std::fs::create_dir_all(lists.join("partial")).context("cannot make a directory")?;
+    let settings = [
+        format!("Dir::Etc::sourcelist={}", list.display()),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::lists={}", lists.display()),
+        "Dir::Cache::pkgcache=".to_owned(),
+        "Dir::Cache::srcpkgcache=".to_owned(),
+        "APT::Sandbox::User=root".to_owned(),
+        "APT::Get::List-Cleanup=false".to_owned(),
+    ];
+    let options: Vec<&str> = settings.iter().flat_map(|it| ["-o", it.as_str()]).collect();
+    eprintln!("xtask: fetching the source of {source} {version}");
+    let wanted = format!("{source}={version}");
+    for words in [&["update"][..], &["source", "--only-source", &wanted]] {
+        let status = apt_get(&[&options, words].concat())
+            .current_dir(into)
+            .status()
+            .context("cannot run apt-get")?;
+        anyhow::ensure!(status.success(), "`apt-get {}` failed", words.join(" "));
+    }
+    std::fs::read_dir(into)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.join("debian").is_dir())
+        .context("apt-get left no source")
+}
+
+/// The origins of a package's versions, as sources: from the lines of `apt-cache madison`, which are
+/// `NAME | VERSION | URI SUITE/COMPONENT ARCHITECTURE Packages`.
+fn origins(madison: &str) -> Vec<String> {
+    let mut origins = Vec::new();
+    for line in madison.lines() {
+        let mut words = line
+            .rsplit('|')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let place = (
+            words.next(),
+            words.next().and_then(|it| it.rsplit_once('/')),
+        );
+        if let (Some(uri), Some((suite, component))) = place {
+            let origin = format!("deb-src {uri} {suite} {component}");
+            if !origins.contains(&origin) {
+                origins.push(origin);
+            }
+        }
+    }
+    origins
+}
+
 /// Runs a command whose output is of interest only when it fails.
 ///
 /// # Errors
@@ -211,8 +283,24 @@ pub(crate) fn quiet(command: &mut Command) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::NoServices;
+    use super::{NoServices, origins};
     use std::process::Command;
+
+    #[test]
+    fn a_package_s_sources_are_where_its_versions_come_from() {
+        let madison = "\
+            redis |  5:7.0-1 | http://a.example/debian-security stable-security/main amd64 Packages\n\
+            redis |  5:6.9-1 | http://a.example/debian stable/main amd64 Packages\n\
+            redis |  5:6.9-1 | http://a.example/debian stable/main amd64 Packages\n";
+        assert_eq!(
+            origins(madison),
+            [
+                "deb-src http://a.example/debian-security stable-security main",
+                "deb-src http://a.example/debian stable main"
+            ]
+        );
+        assert!(origins("").is_empty());
+    }
 
     #[test]
     fn services_are_forbidden_for_a_while_and_the_policy_comes_back() {

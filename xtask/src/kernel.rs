@@ -142,7 +142,9 @@ impl Source {
             let version = String::from_utf8_lossy(&output.stdout).into_owned();
             return Ok(Self::Installed(installed, version));
         }
-        Ok(Self::Archive(apt::candidate(package)?))
+        let version = apt::candidate(package)
+            .context("a ready kernel can be named in FINJECT_TEST_KERNELS")?;
+        Ok(Self::Archive(version))
     }
 
     fn version(&self) -> &str {

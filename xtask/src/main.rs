@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod catalog;
+mod compat;
 mod demo;
 mod ebpf;
 mod kernel;
@@ -24,6 +25,8 @@ enum Command {
     Bench(bench::Options),
     /// Write the syscall tables from their facts
     Catalog(catalog::Args),
+    /// Run other projects' test suites bare and under a rule that never fires, and compare
+    Compat(compat::Options),
     /// Build the kernel object that finject carries, or check that it is what its sources make
     Ebpf(ebpf::Options),
     /// Show finject on a real server, in a virtual machine
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Bench(options) => bench::run(options),
         Command::Catalog(options) => catalog::run(&options).map(|()| 0),
+        Command::Compat(options) => compat::run(&options),
         Command::Ebpf(options) => ebpf::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Soak(options) => Ok(soak::run(&options)),

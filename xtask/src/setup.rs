@@ -8,12 +8,17 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The exit status when something is missing that we may not install.
 pub(crate) const INCOMPLETE: u8 = 3;
 
 /// Installs what building and testing need, or prints the commands that do.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of a command line"
+)]
 pub(crate) struct Options {
     /// Also what `cargo xtask kernel` needs
     #[arg(long)]
@@ -21,6 +26,9 @@ pub(crate) struct Options {
     /// Also what `cargo xtask soak` needs
     #[arg(long)]
     soak: bool,
+    /// Also what `cargo xtask compat` needs
+    #[arg(long)]
+    compat: bool,
     /// Print the commands and install nothing
     #[arg(long)]
     print: bool,
@@ -43,6 +51,8 @@ pub(crate) enum Need {
     Kernel,
     /// The long tests.
     Soak,
+    /// Other projects' test suites.
+    Compat,
 }
 
 /// What `cargo xtask test` needs.
@@ -63,6 +73,8 @@ enum Package {
     StaticBusybox,
     /// Files of the package itself.
     Files(&'static str),
+    /// The tests of Debian's Python, which are packaged by its version.
+    PythonTests,
 }
 
 impl Package {
@@ -70,11 +82,37 @@ impl Package {
         match self {
             Self::Program(name, _) | Self::Files(name) => name,
             Self::StaticBusybox => "busybox-static",
+            Self::PythonTests => python_tests(),
         }
+    }
+
+    /// Whether its presence is seen in the package database alone.
+    fn is_in_database(self) -> bool {
+        matches!(self, Self::Files(_) | Self::PythonTests)
     }
 }
 
-use Package::{Files, Program, StaticBusybox};
+/// The package of Python's tests for the version that is Debian's default here, or will be once it is installed.
+fn python_tests() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let installed = std::fs::read_link("/usr/bin/python3").ok();
+        let installed = installed.and_then(|it| it.file_name()?.to_str().map(str::to_owned));
+        let version = installed
+            .or_else(|| apt::candidate("python3").ok())
+            .unwrap_or_default();
+        python_tests_of(&version)
+    })
+}
+
+/// The same for an interpreter's file name or version, `python3.11` or `3.11.2-1`.
+fn python_tests_of(version: &str) -> String {
+    let version = version.trim_start_matches("python");
+    let short: Vec<&str> = version.split(['.', '-']).take(2).collect();
+    format!("libpython{}-testsuite", short.join("."))
+}
+
+use Package::{Files, Program, PythonTests, StaticBusybox};
 
 /// A tool that cargo builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +192,14 @@ impl Need {
                 Program("xz-utils", "xz"),
             ],
             Self::Soak => &[],
+            Self::Compat => &[
+                Files("python3"),
+                PythonTests,
+                Program("redis-server", "redis-server"),
+                Program("redis-tools", "redis-cli"),
+                Program("tcl", "tclsh"),
+                Files("dpkg-dev"),
+            ],
         }
     }
 
@@ -236,6 +282,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<i32> {
     let mut needs = FOR_TESTS.to_vec();
     needs.extend(options.kernel.then_some(Need::Kernel));
     needs.extend(options.soak.then_some(Need::Soak));
+    needs.extend(options.compat.then_some(Need::Compat));
     if options.print {
         let commands = missing(&needs)?.commands();
         for command in &commands {
@@ -306,12 +353,12 @@ fn missing(needs: &[Need]) -> anyhow::Result<Missing> {
         .filter(|package| match package {
             Program(_, program) => on_path(program).is_none(),
             StaticBusybox => initrd::busybox().is_none(),
-            Files(_) => true,
+            Files(_) | PythonTests => true,
         })
         .collect();
     let names: BTreeSet<&str> = unseen
         .iter()
-        .filter(|package| matches!(package, Files(_)))
+        .filter(|package| package.is_in_database())
         .map(|package| package.name())
         .collect();
     let installed = if names.is_empty() {
@@ -322,7 +369,7 @@ fn missing(needs: &[Need]) -> anyhow::Result<Missing> {
     let mut missing = Missing::default();
     for package in unseen {
         let name = package.name();
-        let present = matches!(package, Files(_)) && installed.contains(name);
+        let present = package.is_in_database() && installed.contains(name);
         if !present && !missing.packages.contains(&name) {
             missing.packages.push(name);
         }
@@ -415,7 +462,7 @@ fn install_tool(tool: &Tool) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BPF_LINKER, Incomplete, Missing, parse_installed};
+    use super::{BPF_LINKER, Incomplete, Missing, parse_installed, python_tests_of};
 
     #[test]
     fn the_package_database_is_read_by_state() {
@@ -423,6 +470,12 @@ mod tests {
             "gcc installed\nlibc6-dev:amd64 installed\nold config-files\nhalf half-installed\n",
         );
         assert_eq!(listed.into_iter().collect::<Vec<_>>(), ["gcc", "libc6-dev"]);
+    }
+
+    #[test]
+    fn the_tests_of_python_are_those_of_its_version() {
+        assert_eq!(python_tests_of("python3.11"), "libpython3.11-testsuite");
+        assert_eq!(python_tests_of("3.13.5-1"), "libpython3.13-testsuite");
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! Python's own tests, from Debian's package of them, each with a result by name:
+//! xtask/compat/unittests.py runs a module and writes them down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::compare::{Outcome, Outcomes};
+use super::run::Job;
+use crate::repo;
+
+/// Debian's, whatever else `PATH` has: the tests are of its version.
+const PYTHON: &str = "/usr/bin/python3";
+/// The results, in the directory where a module runs.
+const RESULTS: &str = "results.jsonl";
+
+/// The command for a module of tests.
+pub(super) fn job(module: &str, directory: &Path, log: &Path) -> Job {
+    let driver = repo::root().join("xtask/compat/unittests.py");
+    Job {
+        words: vec![
+            PYTHON.into(),
+            driver.into(),
+            directory.join(RESULTS).into(),
+            module.into(),
+        ],
+        directory: directory.into(),
+        log: log.into(),
+    }
+}
+
+/// What the run has written down.
+pub(super) fn outcomes(directory: &Path) -> anyhow::Result<Outcomes> {
+    let path = directory.join(RESULTS);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    parse(&text)
+}
+
+/// A line of the results.
+#[derive(Debug, Deserialize)]
+struct Line {
+    test: String,
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Started,
+    Skipped,
+    Passed,
+    Failed,
+}
+
+fn parse(text: &str) -> anyhow::Result<Outcomes> {
+    let mut outcomes = BTreeMap::new();
+    for line in text.lines() {
+        let Line { test, outcome } =
+            serde_json::from_str(line).with_context(|| format!("not a result: {line}"))?;
+        let outcome = match outcome {
+            Word::Started => Outcome::Unfinished,
+            Word::Skipped => Outcome::Skipped,
+            Word::Passed => Outcome::Passed,
+            Word::Failed => Outcome::Failed,
+        };
+        outcomes.insert(test, outcome);
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_started_and_did_not_end_is_known() {
+        let text = r#"{"test": "setUpClass (m.C)", "outcome": "skipped"}
+{"test": "m.D.a", "outcome": "started"}
+{"test": "m.D.a", "outcome": "passed"}
+{"test": "m.D.b", "outcome": "started"}
+{"test": "m.D.b", "outcome": "failed"}
+{"test": "m.D.c", "outcome": "started"}
+"#;
+        let outcomes = parse(text).unwrap();
+        let expected = [
+            ("m.D.a", Outcome::Passed),
+            ("m.D.b", Outcome::Failed),
+            ("m.D.c", Outcome::Unfinished),
+            ("setUpClass (m.C)", Outcome::Skipped),
+        ];
+        assert_eq!(
+            outcomes,
+            expected.map(|(name, it)| (name.to_owned(), it)).into()
+        );
+        assert!(parse(r#"{"test": "a", "outcome": "fine"}"#).is_err());
+    }
+}
