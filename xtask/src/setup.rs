@@ -167,6 +167,7 @@ impl Need {
                 // Docker's seccomp profile, and what puts a process under it.
                 Files("golang-github-docker-docker-dev"),
                 Files("python3-seccomp"),
+                Files("python3"),
             ],
             Self::Ebpf => &[
                 Files("rustc-web"),
