@@ -197,7 +197,7 @@ struct Row {
     failed_bare: usize,
     failed_under: usize,
     flaky: Vec<String>,
-    matched: u64,
+    matched: Result<u64, String>,
     /// Bare, and under the rule.
     took: [Duration; 2],
     excused: Vec<Difference>,
@@ -234,7 +234,7 @@ impl Row {
             failed_bare: compare::failures(&bare.outcomes),
             failed_under: compare::failures(under),
             flaky: bare.flaky.iter().cloned().collect(),
-            matched: ran.matched.unwrap_or(0),
+            matched: ran.matched.clone().unwrap_or(Ok(0)),
             took: [bare_took, ran.took],
             excused,
             unexcused,
@@ -245,7 +245,9 @@ impl Row {
 
     /// Nothing differs that may not, and the rule was in the way of calls.
     fn is_same(&self) -> bool {
-        self.unexcused.is_empty() && self.in_vain.is_empty() && self.matched > 0
+        self.unexcused.is_empty()
+            && self.in_vain.is_empty()
+            && self.matched.as_ref().is_ok_and(|&matched| matched > 0)
     }
 
     fn verdict(&self) -> String {
@@ -264,8 +266,10 @@ impl Row {
                 verdict.push(format!("{number} {what}"));
             }
         }
-        if self.matched == 0 {
-            verdict.push("no call matched".into());
+        match &self.matched {
+            Ok(0) => verdict.push("no call matched".into()),
+            Ok(_) => {}
+            Err(wrong) => verdict.push(wrong.clone()),
         }
         format!("CHANGED: {}", verdict.join(", "))
     }
@@ -319,7 +323,9 @@ fn table(rows: &[Row]) -> String {
             row.tests.to_string(),
             row.failed_bare.to_string(),
             row.failed_under.to_string(),
-            row.matched.to_string(),
+            row.matched
+                .as_ref()
+                .map_or_else(|_| "?".into(), u64::to_string),
             format!("{:.1}", row.took[0].as_secs_f64()),
             format!("{:.1}", row.took[1].as_secs_f64()),
             row.verdict(),
@@ -357,7 +363,7 @@ mod tests {
         results.iter().map(owned).collect()
     }
 
-    fn row(under: &[(&str, Outcome)], matched: u64) -> Row {
+    fn row(under: &[(&str, Outcome)], matched: Result<u64, &str>) -> Row {
         let bare = [
             ("a", Outcome::Passed),
             ("b", Outcome::Failed),
@@ -366,7 +372,7 @@ mod tests {
         ];
         let ran = Ran {
             end: Outcome::Passed,
-            matched: Some(matched),
+            matched: Some(matched.map_err(str::to_owned)),
             took: Duration::from_millis(2500),
         };
         Row::of(
@@ -390,9 +396,13 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_only_where_calls_matched_and_nothing_differs() {
-        assert_eq!(row(&SAME, 9).verdict(), "same");
-        assert_eq!(row(&SAME, 0).verdict(), "CHANGED: no call matched");
-        let changed = row(&SAME[1..], 9);
+        assert_eq!(row(&SAME, Ok(9)).verdict(), "same");
+        assert_eq!(row(&SAME, Ok(0)).verdict(), "CHANGED: no call matched");
+        assert_eq!(
+            row(&SAME, Err("it fired: 1")).verdict(),
+            "CHANGED: it fired: 1"
+        );
+        let changed = row(&SAME[1..], Ok(9));
         assert_eq!(changed.verdict(), "CHANGED: 1 differ");
         assert_eq!(
             changed.details(),
@@ -400,13 +410,13 @@ mod tests {
         );
         let mut crashed = SAME;
         crashed[3].1 = Outcome::Unfinished;
-        assert_eq!(row(&crashed, 9).verdict(), "CHANGED: 1 differ");
+        assert_eq!(row(&crashed, Ok(9)).verdict(), "CHANGED: 1 differ");
     }
 
     #[test]
     fn rows_are_shown_in_columns() {
         assert_eq!(
-            table(&[row(&SAME, 1234)]),
+            table(&[row(&SAME, Ok(1234))]),
             "suite  backend  tests run  failed bare  under the rule  calls matched  bare s  under s  verdict\n\
              one    notify           2            2               2           1234     1.0      2.5  same\n"
         );

@@ -58,8 +58,9 @@ pub(super) struct Job {
 pub(super) struct Ran {
     /// Of the command as a whole.
     pub(super) end: Outcome,
-    /// The calls that the rule matched; none where there was no rule.
-    pub(super) matched: Option<u64>,
+    /// The calls that the rule matched, or what is wrong with finject's summary; none where there was
+    /// no rule.
+    pub(super) matched: Option<Result<u64, String>>,
     pub(super) took: Duration,
 }
 
@@ -83,20 +84,10 @@ pub(super) fn run(job: &Job, backend: Option<Backend>) -> anyhow::Result<Ran> {
         .with_context(|| format!("running {}", words[0].display()))?;
     let end = wait(&mut child, since)?;
     let took = since.elapsed();
-    let matched = match (backend, end) {
-        (None, _) => None,
-        // Nobody was left to say it.
-        (Some(_), None) => Some(0),
-        (Some(backend), Some(_)) => {
-            let text =
-                fs::read_to_string(&said).with_context(|| format!("reading {}", said.display()))?;
-            let matched = matched(&text, backend).with_context(|| {
-                let errors = fs::read_to_string(&errors).unwrap_or_default();
-                format!("finject's summary; it said:\n{errors}")
-            })?;
-            Some(matched)
-        }
-    };
+    let matched = backend.map(|backend| {
+        let text = fs::read_to_string(&said).unwrap_or_default();
+        matched(&text, backend).map_err(|error| format!("{error:#}"))
+    });
     Ok(Ran {
         end: end.map_or(Outcome::Unfinished, outcome),
         matched,
@@ -160,7 +151,7 @@ fn outcome(status: ExitStatus) -> Outcome {
 
 /// The calls that matched the one rule, of a summary that says that all went as it was meant.
 fn matched(json: &str, backend: Backend) -> anyhow::Result<u64> {
-    let summary: Value = serde_json::from_str(json).context("no summary")?;
+    let summary: Value = serde_json::from_str(json).context("finject gave no summary")?;
     let [rule] = summary["rules"].as_array().map_or(&[][..], Vec::as_slice) else {
         anyhow::bail!("not one rule: {}", summary["rules"]);
     };
