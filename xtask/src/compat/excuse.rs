@@ -24,10 +24,6 @@ pub(super) struct Excuse {
     pub(super) suite: String,
     pub(super) backend: String,
     pub(super) test: String,
-    /// It is a race, which the test does not lose each time. Then nothing tells whether the excuse is
-    /// still needed.
-    #[serde(default)]
-    sometimes: bool,
     /// What of the backend makes it so, and why that has to be.
     reason: String,
 }
@@ -70,7 +66,6 @@ pub(super) fn judge<'d>(
         .collect();
     let in_vain = excuses
         .iter()
-        .filter(|excuse| !excuse.sometimes)
         .map(|excuse| &excuse.test)
         .filter(|test| !bare.flaky.contains(*test))
         .filter(|test| {
@@ -124,35 +119,16 @@ mod tests {
             results.iter().map(owned).collect()
         };
         let (pass, fail) = (Outcome::Passed, Outcome::Failed);
-        let first = [
-            ("a", pass),
-            ("b", pass),
-            ("c", pass),
-            ("d", pass),
-            ("f", pass),
-        ];
-        let second = [
-            ("a", pass),
-            ("b", pass),
-            ("c", pass),
-            ("d", pass),
-            ("f", fail),
-        ];
+        let first = [("a", pass), ("b", pass), ("c", pass), ("f", pass)];
+        let second = [("a", pass), ("b", pass), ("c", pass), ("f", fail)];
         let bare = Bare::of(&[outcomes(&first), outcomes(&second)]);
-        let under = outcomes(&[
-            ("a", fail),
-            ("b", fail),
-            ("c", pass),
-            ("d", pass),
-            ("f", fail),
-        ]);
+        let under = outcomes(&[("a", fail), ("b", fail), ("c", pass), ("f", fail)]);
         let differences = bare.differences(&under);
-        let excuses: Vec<Excuse> = [("b", false), ("c", false), ("d", true), ("f", false)]
-            .map(|(test, sometimes)| Excuse {
+        let excuses: Vec<Excuse> = ["b", "c", "f"]
+            .map(|test| Excuse {
                 suite: "one".into(),
                 backend: "notify".into(),
                 test: test.into(),
-                sometimes,
                 reason: "r".into(),
             })
             .into();

@@ -21,6 +21,8 @@ pub(super) const RULE: &str = "/./=signal:SIGTERM@1000000000";
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How often it is looked whether one has ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// Ends it when this task is interrupted, which the terminal does not, as it is in another group.
+const WITH_US: [&str; 3] = ["setpriv", "--pdeathsig", "TERM"];
 /// Keeps the words of the command apart from finject's.
 const INTO_LOG: &str = r#"exec "$@" >"$0" 2>&1"#;
 
@@ -68,7 +70,7 @@ pub(super) struct Ran {
 pub(super) fn run(job: &Job, backend: Option<Backend>) -> anyhow::Result<Ran> {
     let said = job.log.with_extension("summary.json");
     let errors = job.log.with_extension("finject.txt");
-    let mut words: Vec<OsString> = Vec::new();
+    let mut words: Vec<OsString> = WITH_US.map(Into::into).into();
     if let Some(backend) = backend {
         words.push(repo::root().join("target/release/finject").into());
         words.extend(["--backend", backend.name(), "--rule", RULE, "--json", "--"].map(Into::into));
