@@ -1,32 +1,41 @@
-//! `cargo xtask bench`: what a hooked call costs, counted in the guest's instructions and timed, beside other tools; and
-//! what it takes to be armed. Writes doc/benchmarks.md and fails when a condition on the speed does not hold.
+//! `cargo xtask bench`: what a call costs beside other tools. Writes doc/benchmarks.md, a part for each command.
 //!
-//! The task boots the same machine twice and runs itself in it ([`guest`]): once with a clock that counts instructions,
-//! whose figures repeat and decide, and once as an ordinary machine, whose timings are shown.
+//! `override` is about hooks in the kernel: a hooked call is counted in a guest's instructions and timed, and what it takes
+//! to be armed. It fails when a condition on the speed does not hold. The task boots the same machine twice and runs itself
+//! in it ([`guest`]): once with a clock that counts instructions, whose figures repeat and decide, and once as an ordinary
+//! machine, whose timings are shown.
+//!
+//! `backends` is about those that decide in user space, timed on this machine: see [`backends`].
 
+mod backends;
 mod condition;
+mod document;
 mod figures;
 mod guest;
 mod page;
 mod row;
 mod tool;
+mod victim;
 
 use crate::repo;
 use crate::setup::{self, Need};
 use crate::vm::{self, Boot, BootError};
 use anyhow::Context as _;
+use document::Part;
 use figures::Reading;
 use row::Unit;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Measures finject against other tools, in a virtual machine.
+/// Measures finject against other tools.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Options {
     /// The override mechanism: cost of a call, time to armed and memory; writes doc/benchmarks.md
     Override(Override),
+    /// Notification and ptrace: cost of a call and of real programs, on this machine; writes doc/benchmarks.md
+    Backends(backends::Options),
     /// The measurements themselves, in the guest
     #[command(hide = true)]
     Guest(guest::Options),
@@ -44,12 +53,13 @@ pub(crate) struct Override {
 }
 
 /// The programs that are measured and that measure, compiled from tests/programs.
-const PROGRAMS: &[&str] = &["bench_call", "bench_floor"];
+const PROGRAMS: &[&str] = &["bench_call", "bench_floor", "bench_raw"];
 
 /// Runs the subcommand; the status is 1 where a condition does not hold.
 pub(crate) fn run(options: Options) -> anyhow::Result<i32> {
     match options {
         Options::Override(options) => measure(&options),
+        Options::Backends(options) => backends::run(&options),
         Options::Guest(options) => guest::run(&options).map(|()| 0),
     }
 }
@@ -69,13 +79,12 @@ fn measure(options: &Override) -> anyhow::Result<i32> {
     let conditions = condition::all(&counted, &timed)?;
     let page = page::render(&page::Facts {
         command: command(options),
-        tools: tools()?,
+        tools: tools(&["bpftrace", "strace", "qemu-system-x86_64"])?,
         counted: &counted,
         timed: &timed,
         conditions: &conditions,
     })?;
-    let path = repo::root().join("doc/benchmarks.md");
-    std::fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
+    document::write(Part::Override, &page)?;
     print!("{page}");
     let failed = conditions
         .iter()
@@ -161,24 +170,20 @@ fn boot(kernel: &Path, unit: Unit, rounds: u32) -> anyhow::Result<Reading> {
     serde_json::from_slice(&outcome.stdout).context("cannot read the measurements' answer")
 }
 
-/// The first lines of what the tools say of their versions.
-fn tools() -> anyhow::Result<Vec<String>> {
+/// finject's version and those of other tools: the first lines of what they say of it.
+fn tools(others: &[&str]) -> anyhow::Result<Vec<String>> {
     let finject = repo::root().join("target/release/finject");
-    [
-        finject.as_os_str(),
-        "bpftrace".as_ref(),
-        "strace".as_ref(),
-        "qemu-system-x86_64".as_ref(),
-    ]
-    .into_iter()
-    .map(|program| {
-        let output = Command::new(program)
-            .arg("--version")
-            .output()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().next().unwrap_or_default();
-        Ok(line.replace(" -- version", "").replace(" version", ""))
-    })
-    .collect()
+    [finject.as_os_str()]
+        .into_iter()
+        .chain(others.iter().map(OsStr::new))
+        .map(|program| {
+            let output = Command::new(program)
+                .arg("--version")
+                .output()
+                .with_context(|| format!("cannot run {}", program.display()))?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let line = text.lines().next().unwrap_or_default();
+            Ok(line.replace(" -- version", "").replace(" version", ""))
+        })
+        .collect()
 }

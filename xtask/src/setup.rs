@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Also what `cargo xtask compat` needs
     #[arg(long)]
     compat: bool,
+    /// Also what `cargo xtask bench backends` needs
+    #[arg(long)]
+    bench: bool,
     /// Print the commands and install nothing
     #[arg(long)]
     print: bool,
@@ -53,6 +56,8 @@ pub(crate) enum Need {
     Soak,
     /// Other projects' test suites.
     Compat,
+    /// What `cargo xtask bench backends` measures and measures against.
+    Bench,
 }
 
 /// What `cargo xtask test` needs.
@@ -201,6 +206,12 @@ impl Need {
                 Program("tcl", "tclsh"),
                 Files("dpkg-dev"),
             ],
+            Self::Bench => &[
+                Program("strace", "strace"),
+                Program("sqlite3", "sqlite3"),
+                Program("make", "make"),
+                Program("util-linux", "taskset"),
+            ],
         }
     }
 
@@ -284,6 +295,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<i32> {
     needs.extend(options.kernel.then_some(Need::Kernel));
     needs.extend(options.soak.then_some(Need::Soak));
     needs.extend(options.compat.then_some(Need::Compat));
+    needs.extend(options.bench.then_some(Need::Bench));
     if options.print {
         let commands = missing(&needs)?.commands();
         for command in &commands {

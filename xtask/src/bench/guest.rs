@@ -1,13 +1,15 @@
 //! The measurements, in the guest: every round starts every tool anew and checks that it saw every call and that the
 //! calls ended as they should, so that no figure is that of a tool which was not there.
 
-use super::figures::{Armed, Arming, PerCall, Reading, median};
-use super::row::{CASES, Call, Case, Fires, Row, Script, Tool, Unit};
-use super::{programs, tool};
+use super::figures::{Armed, Arming, PerCall, Reading};
+use super::programs;
+use super::row::{Aim, CASES, Case, Fires, NAMED, Placement, Row, Script, Tool, Unit};
+use super::tool;
+use super::victim::{self, Repeats, Victim};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::BufRead as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Options of the hidden `cargo xtask bench guest`.
@@ -15,13 +17,6 @@ use std::time::{Duration, Instant};
 pub(crate) struct Options {
     unit: Unit,
     rounds: u32,
-}
-
-/// How often a loop makes its call: `rounds` times `calls`.
-#[derive(Debug, Clone, Copy)]
-struct Repeats {
-    rounds: u32,
-    calls: u32,
 }
 
 /// Short rounds count instructions (most have no clock tick in them); long ones take a time that the clock can tell.
@@ -32,7 +27,11 @@ fn repeats(tool: Tool, unit: Unit) -> Repeats {
         (_, Unit::Instructions) => (41, 200),
         (_, Unit::Nanoseconds) => (11, 2000),
     };
-    Repeats { rounds, calls }
+    Repeats {
+        rounds,
+        calls,
+        threads: 1,
+    }
 }
 
 /// Measures everything and prints the answer as JSON.
@@ -73,87 +72,25 @@ fn progress(since: Instant, step: &dyn std::fmt::Debug) {
     eprintln!("{:6.2} s  {step:?}", since.elapsed().as_secs_f64());
 }
 
-/// A process that waits for a line and then makes its calls.
-#[derive(Debug)]
-struct Victim {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Victim {
-    fn start(mut command: Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let mut victim = Self {
-            child,
-            stdout: BufReader::new(stdout),
-        };
-        let ready = victim.line()?;
-        anyhow::ensure!(ready == "ready", "bench_call says {ready:?}");
-        Ok(victim)
-    }
-
-    fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn release(&mut self) -> anyhow::Result<()> {
-        let stdin = self.child.stdin.as_mut().context("no standard input")?;
-        stdin.write_all(b"\n")?;
-        Ok(())
-    }
-
-    /// Ends it and returns the rest of what it said.
-    fn finish(mut self) -> anyhow::Result<String> {
-        drop(self.child.stdin.take());
-        let mut text = String::new();
-        self.stdout.read_to_string(&mut text)?;
-        let status = self.child.wait()?;
-        anyhow::ensure!(status.success(), "bench_call ended with {status}");
-        Ok(text)
-    }
-}
-
-/// One loop's command line; strace launches it.
-fn bench_call(case: &Case, call: Call, unit: Unit, repeats: Repeats) -> Command {
-    let program = programs().join("bench_call");
-    let mut command = if case.tool == Tool::StraceSeccomp {
-        let mut command = Command::new("strace");
-        command
-            .args(tool::strace_words())
-            .arg("--seccomp-bpf")
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.args([call.word(), unit.word()]);
-    command.args([repeats.rounds.to_string(), repeats.calls.to_string()]);
-    command
-}
-
 /// One case: its loops wait, its tool is armed, the loops run one after the other.
 fn measure(case: &Case, unit: Unit) -> anyhow::Result<Vec<(Row, PerCall)>> {
     let repeats = repeats(case.tool, unit);
     let mut victims = Vec::new();
+    let aim = Aim {
+        call: NAMED,
+        fires: case.fires,
+    };
     for one in case.loops {
-        victims.push((
-            one,
-            Victim::start(bench_call(case, one.call, unit, repeats))?,
-        ));
+        let mut words = tool::launcher(case.tool, aim);
+        words.extend(victim::bench_call(one.call, unit, repeats));
+        victims.push((one, Victim::start(tool::command_of(words)?)?));
     }
     let targets: Vec<u32> = victims
         .iter()
         .filter(|(one, _)| one.target)
-        .map(|(_, victim)| victim.child.id())
+        .map(|(_, victim)| victim.id())
         .collect();
-    let mut running = tool::spawn(case.tool, case.fires, &targets)?;
+    let mut running = tool::spawn(case.tool, aim, &targets, Placement::Free)?;
     if let Some(running) = &mut running {
         running.wait_until_armed()?;
     }
@@ -168,10 +105,11 @@ fn measure(case: &Case, unit: Unit) -> anyhow::Result<Vec<(Row, PerCall)>> {
         } else {
             one.call.own_errno()
         };
-        let figure = read(&text, repeats, errno).with_context(|| format!("{:?}", one.row))?;
+        let figure =
+            victim::read(&text, repeats, errno).with_context(|| format!("{:?}", one.row))?;
         figures.push((one.row, figure));
-        if one.target && one.call == Call::Fsync {
-            named += u64::from(repeats.rounds * repeats.calls);
+        if one.target && one.call.word() == NAMED {
+            named += u64::from(repeats.total());
         }
     }
     if let Some(running) = running
@@ -183,38 +121,6 @@ fn measure(case: &Case, unit: Unit) -> anyhow::Result<Vec<(Row, PerCall)>> {
         );
     }
     Ok(figures)
-}
-
-/// Reads what `bench_call` printed. Every call must have failed with `errno`, or none where that is 0.
-fn read(text: &str, repeats: Repeats, errno: i32) -> anyhow::Result<PerCall> {
-    let field = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key))
-            .with_context(|| format!("no {key:?} in {text:?}"))
-    };
-    let expected = if errno == 0 {
-        String::new()
-    } else {
-        format!("{errno}={}", repeats.rounds * repeats.calls)
-    };
-    let errors = field("errors")?.trim();
-    anyhow::ensure!(
-        errors == expected,
-        "the calls failed as {errors:?}, not as {expected:?}"
-    );
-    let rounds: Vec<f64> = field("rounds")?
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    anyhow::ensure!(
-        rounds.len() == repeats.rounds as usize,
-        "rounds are missing"
-    );
-    let calls = f64::from(repeats.calls);
-    Ok(PerCall {
-        median: median(rounds.iter().copied()).context("no rounds")? / calls,
-        mean: rounds.iter().sum::<f64>() / calls / f64::from(repeats.rounds),
-    })
 }
 
 /// Starts a tool on a process that calls once a millisecond, and measures until the first call fails.
@@ -230,7 +136,11 @@ fn arm(armed: Armed) -> anyhow::Result<Arming> {
         Armed::BpftraceTree => Tool::Bpftrace(Script::Tree),
     };
     let since = Instant::now();
-    let mut running = tool::spawn(kind, Fires::Always, &[victim.child.id()])?
+    let aim = Aim {
+        call: NAMED,
+        fires: Fires::Always,
+    };
+    let mut running = tool::spawn(kind, aim, &[victim.id()], Placement::Free)?
         .context("the tool attaches to nothing")?;
     let reader = running.take_stdout().context("no standard output")?;
     let ready = std::thread::spawn(move || {
@@ -315,31 +225,4 @@ fn kernel_memory(pid: u32) -> anyhow::Result<(u64, u64)> {
     }
     anyhow::ensure!(!maps.is_empty(), "the tool holds no map");
     Ok((maps.values().sum(), programs.values().sum()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Repeats, read};
-
-    #[test]
-    fn a_figure_is_taken_only_where_every_call_ended_as_it_should() {
-        let repeats = Repeats {
-            rounds: 3,
-            calls: 10,
-        };
-        let figure = read("rounds 100 4000 200\nerrors 9=30\n", repeats, libc::EBADF).unwrap();
-        assert!((figure.median - 20.0).abs() < 1e-9);
-        assert!((figure.mean - 4300.0 / 30.0).abs() < 1e-9);
-        assert!(read("rounds 1 2 3\nerrors\n", repeats, 0).is_ok());
-        for (text, errno) in [
-            ("rounds 1 2 3\nerrors 5=1 9=29\n", libc::EIO),
-            ("rounds 1 2 3\nerrors 9=30\n", libc::EIO),
-            ("rounds 1 2 3\nerrors 9=30\n", 0),
-            ("rounds 1 2\nerrors 9=30\n", libc::EBADF),
-            ("errors 9=30\n", libc::EBADF),
-            ("", 0),
-        ] {
-            assert!(read(text, repeats, errno).is_err(), "{text}");
-        }
-    }
 }

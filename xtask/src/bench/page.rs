@@ -1,8 +1,8 @@
-//! doc/benchmarks.md: the conditions, the tables behind them, and how to read them.
+//! The part of doc/benchmarks.md on hooks in the kernel: the conditions, the tables behind them, and how to read them.
 
 use super::condition::{Condition, Verdict};
 use super::figures::{Armed, Arming, Reading};
-use super::row::{Fires, Row, Script};
+use super::row::{Aim, Fires, NAMED, Row, Script};
 use super::tool;
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub(super) struct Facts<'a> {
     pub(super) conditions: &'a [Condition],
 }
 
-/// Writes the page.
+/// Writes the part.
 ///
 /// # Errors
 /// When a row was not measured.
@@ -39,7 +39,7 @@ fn head(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
     let Facts { counted, timed, .. } = facts;
     write!(
         page,
-        "# Benchmarks\n\n\
+        "## Calls hooked in the kernel: `ebpf`\n\n\
          Written by `{}`; do not edit.\n\n\
          Linux {} in qemu, emulated (TCG, no hardware virtualisation). Tools: {}.\n\n\
          Two boots of the same machine:\n\n\
@@ -61,7 +61,7 @@ fn head(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
 
 fn conditions(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
     page.push_str(
-        "## What is asked\n\n\
+        "### What is asked\n\n\
          Costs are instructions a call more than without a tool. The command fails when a line says **no**; \
          times, which depend on the host, do not make it fail.\n\n\
          | asked | measured | holds |\n| --- | --- | --- |\n",
@@ -111,7 +111,7 @@ fn conditions(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
 
 fn calls(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
     page.push_str(
-        "## A call\n\n\
+        "### A call\n\n\
          `fsync(-1)` in a tight loop, unless the row names another call. *mean* is over all rounds of the loop, with \
          the tool's own work on the one processor where it wakes up (reading events, for instance); the other figures \
          are medians, which leave that out. *times* is the timed call over the timed bare call.\n\n\
@@ -138,7 +138,7 @@ fn arming(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
     let Facts { counted, timed, .. } = facts;
     write!(
         page,
-        "## Armed, and memory\n\n\
+        "### Armed, and memory\n\n\
          From before the tool's exec to the first failed call of a target that calls once a millisecond; the rule fires \
          on every call. *counted* is one start by the counted clock, an instruction a nanosecond and what was slept or waited for, the \
          kernel's grace periods among it; *instructions* is the tool's own share of it, to the nearest ten million; \
@@ -171,9 +171,10 @@ fn arming(page: &mut String, facts: &Facts<'_>) -> anyhow::Result<()> {
 
 fn rows(page: &mut String) -> anyhow::Result<()> {
     let script = |kind| tool::script(kind, 7, Fires::Never);
+    let aim = |fires| Aim { call: NAMED, fires };
     write!(
         page,
-        "## The rows\n\n\
+        "### The rows\n\n\
          Every loop is tests/programs/bench_call.c, which waits until the tool is armed; every run checks how each call \
          ended, and that finject and bpftrace counted each call of their target. The target here is process 7.\n\n\
          - finject: `finject --pid 7 --rule '{}'`, or `'{}'` where it fires.\n\
@@ -182,11 +183,11 @@ fn rows(page: &mut String) -> anyhow::Result<()> {
          - strace: `strace {} --seccomp-bpf bench_call ...`, and with `-p 7` in place of the last. Its counts end at 65535.\n\
          - the kernel's floor: `r0 = 0; exit` on the same function (tests/programs/bench_floor.c).\n\
          - unnamed calls: the calling process is a target, the rule names fsync alone.\n",
-        tool::rule(Fires::Never),
-        tool::rule(Fires::Always),
+        tool::rule(aim(Fires::Never)),
+        tool::rule(aim(Fires::Always)),
         script(Script::OnePid),
         script(Script::Tree),
-        tool::strace_words().join(" "),
+        tool::strace_words(aim(Fires::Never)).join(" "),
     )?;
     Ok(())
 }

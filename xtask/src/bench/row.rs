@@ -54,7 +54,7 @@ impl Call {
 }
 
 /// How bpftrace is told the rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Script {
     /// The shortest: one stub, one process by its number.
     OnePid,
@@ -63,7 +63,7 @@ pub(super) enum Script {
 }
 
 /// Who stands between the program and the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tool {
     /// Nobody.
     Bare,
@@ -77,6 +77,18 @@ pub(super) enum Tool {
     StraceSeccomp,
     /// strace attached to the running program.
     StraceAttach,
+    /// finject that launches the program, by seccomp notification.
+    Notify,
+    /// finject that launches the program, by ptrace.
+    TraceLaunched,
+    /// finject attached to the running program, by ptrace.
+    TraceAttached,
+    /// A loop that receives notifications and answers them, and nothing else.
+    RawNotify,
+    /// A loop that waits for stops at a filter's calls and ends them, and nothing else.
+    RawLaunched,
+    /// The same for the entries and exits of all calls of the running program.
+    RawAttached,
 }
 
 /// Whether the rule fires.
@@ -86,6 +98,27 @@ pub(super) enum Fires {
     Never,
     /// On every call.
     Always,
+}
+
+/// The call that rules name, unless said otherwise.
+pub(super) const NAMED: &str = "fsync";
+
+/// What a tool is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Aim {
+    /// The call that its rule names.
+    pub(super) call: &'static str,
+    /// Whether it fires.
+    pub(super) fires: Fires,
+}
+
+/// Where the program and the tool may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Placement {
+    /// Wherever the kernel puts them.
+    Free,
+    /// Both on this processor.
+    On(usize),
 }
 
 /// A line of the table.

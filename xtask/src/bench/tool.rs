@@ -1,10 +1,10 @@
-//! The tools in the guest: how each is started with the rule, when it is armed, how it is ended, and how many calls it
-//! says it saw.
+//! The tools: how each is started with the rule, when it is armed, how it is ended, and how many calls it says it saw.
 
 use super::programs;
-use super::row::{Fires, Script, Tool};
+use super::row::{Aim, Fires, Placement, Script, Tool};
 use crate::repo;
 use anyhow::{Context as _, bail};
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -47,71 +47,170 @@ pub(super) fn script(script: Script, target: u32, fires: Fires) -> String {
 }
 
 /// The rule in finject's language.
-pub(super) fn rule(fires: Fires) -> String {
-    match fires {
-        Fires::Never => format!("fsync=EIO@{NEVER}"),
-        Fires::Always => "fsync=EIO".to_owned(),
+pub(super) fn rule(aim: Aim) -> String {
+    let call = aim.call;
+    match aim.fires {
+        Fires::Never => format!("{call}=EIO@{NEVER}"),
+        Fires::Always => format!("{call}=EIO"),
     }
 }
 
 /// strace's words up to the target.
-pub(super) fn strace_words() -> [String; 6] {
+pub(super) fn strace_words(aim: Aim) -> [String; 6] {
+    let call = aim.call;
+    let when = match aim.fires {
+        Fires::Never => format!(":when={STRACE_NEVER}"),
+        Fires::Always => String::new(),
+    };
     [
         "-f".to_owned(),
         "-o".to_owned(),
         "/dev/null".to_owned(),
         "-e".to_owned(),
-        "trace=fsync".to_owned(),
-        format!("--inject=fsync:error=EIO:when={STRACE_NEVER}"),
+        format!("trace={call}"),
+        format!("--inject={call}:error=EIO{when}"),
     ]
 }
 
-/// The command of a tool that attaches; none where it launches its target or there is none.
-fn command(tool: Tool, fires: Fires, targets: &[u32]) -> anyhow::Result<Option<Command>> {
-    let first = *targets.first().unwrap_or(&0);
-    Ok(Some(match tool {
-        Tool::Bare | Tool::StraceSeccomp => return Ok(None),
-        Tool::Empty(mechanism) => {
-            let mut command = Command::new(programs().join("bench_floor"));
-            command.args([mechanism, STUB]);
-            command
-        }
-        Tool::Finject => {
-            let mut command = Command::new(repo::root().join("target/release/finject"));
-            for target in targets {
-                command.args(["--pid", &target.to_string()]);
-            }
-            command.args([
-                "--rule",
-                &rule(fires),
-                "--quiet",
-                "--json",
-                "--ready-fd",
-                "1",
-            ]);
-            command
-        }
-        Tool::Bpftrace(kind) => {
-            anyhow::ensure!(targets.len() == 1, "a script has one target");
-            let mut command = Command::new("bpftrace");
-            command.args(["--unsafe", "-e", &script(kind, first, fires)]);
-            command
-        }
-        Tool::StraceAttach => {
-            let mut command = Command::new("strace");
-            command
-                .args(strace_words())
-                .args(["-p", &first.to_string()]);
-            command
-        }
-    }))
+fn finject() -> OsString {
+    repo::root().join("target/release/finject").into()
 }
 
-/// Starts a tool; it may not be armed yet.
-pub(super) fn spawn(tool: Tool, fires: Fires, targets: &[u32]) -> anyhow::Result<Option<Running>> {
-    let Some(mut command) = command(tool, fires, targets)? else {
-        return Ok(None);
+/// finject's words up to the target; it says how many calls it saw on standard output, and else nothing.
+pub(super) fn finject_words(backend: Option<&str>, aim: Aim) -> Vec<String> {
+    let mut words: Vec<String> = backend
+        .map(|backend| ["--backend", backend].map(str::to_owned))
+        .into_iter()
+        .flatten()
+        .collect();
+    words.extend(["--rule".to_owned(), rule(aim)]);
+    words.extend(["--quiet", "--json"].map(str::to_owned));
+    words
+}
+
+/// `bench_raw`'s words up to the target.
+fn raw_words(mechanism: &str, aim: Aim) -> Vec<OsString> {
+    let end = match aim.fires {
+        Fires::Never => "runs",
+        Fires::Always => "fails",
     };
+    let program = programs().join("bench_raw");
+    let mut words: Vec<OsString> = vec![program.into()];
+    words.extend([mechanism, aim.call, end].map(OsString::from));
+    words
+}
+
+/// The words before a command that a tool launches; none for a tool that attaches.
+pub(super) fn launcher(tool: Tool, aim: Aim) -> Vec<OsString> {
+    let by_finject = |backend| {
+        let mut words = vec![finject()];
+        words.extend(
+            finject_words(Some(backend), aim)
+                .into_iter()
+                .map(OsString::from),
+        );
+        words.push("--".into());
+        words
+    };
+    match tool {
+        Tool::StraceSeccomp => {
+            let mut words: Vec<OsString> = vec!["strace".into()];
+            words.extend(strace_words(aim).map(OsString::from));
+            words.push("--seccomp-bpf".into());
+            words
+        }
+        Tool::Notify => by_finject("notify"),
+        Tool::TraceLaunched => by_finject("ptrace"),
+        Tool::RawNotify => raw_words("notify", aim),
+        Tool::RawLaunched => raw_words("launch", aim),
+        Tool::Bare
+        | Tool::Empty(_)
+        | Tool::Finject
+        | Tool::Bpftrace(_)
+        | Tool::StraceAttach
+        | Tool::TraceAttached
+        | Tool::RawAttached => Vec::new(),
+    }
+}
+
+/// The words of a tool that attaches; none where it launches its target or there is none.
+fn attacher(tool: Tool, aim: Aim, targets: &[u32]) -> anyhow::Result<Vec<OsString>> {
+    let first = targets.first().unwrap_or(&0).to_string();
+    let by_finject = |backend| {
+        let mut words = vec![finject()];
+        words.extend(finject_words(backend, aim).into_iter().map(OsString::from));
+        words.extend(["--ready-fd", "1"].map(OsString::from));
+        for target in targets {
+            words.extend(["--pid".into(), target.to_string().into()]);
+        }
+        words
+    };
+    Ok(match tool {
+        Tool::Bare
+        | Tool::StraceSeccomp
+        | Tool::Notify
+        | Tool::TraceLaunched
+        | Tool::RawNotify
+        | Tool::RawLaunched => Vec::new(),
+        Tool::Empty(mechanism) => vec![
+            programs().join("bench_floor").into(),
+            mechanism.into(),
+            STUB.into(),
+        ],
+        Tool::Finject => by_finject(None),
+        Tool::TraceAttached => by_finject(Some("ptrace")),
+        Tool::Bpftrace(kind) => {
+            anyhow::ensure!(targets.len() == 1, "a script has one target");
+            let script = script(kind, targets[0], aim.fires);
+            let words = ["bpftrace", "--unsafe", "-e", &script];
+            words.map(OsString::from).into()
+        }
+        Tool::StraceAttach => {
+            let mut words: Vec<OsString> = vec!["strace".into()];
+            words.extend(strace_words(aim).map(OsString::from));
+            words.extend(["-p".into(), first.into()]);
+            words
+        }
+        Tool::RawAttached => {
+            let mut words = raw_words("attach", aim);
+            words.push(first.into());
+            words
+        }
+    })
+}
+
+impl Placement {
+    /// The words before a command that is to run there.
+    pub(super) fn words(self) -> Vec<OsString> {
+        match self {
+            Self::Free => Vec::new(),
+            Self::On(processor) => ["taskset", "-c", &processor.to_string()]
+                .map(OsString::from)
+                .into(),
+        }
+    }
+}
+
+/// A command of these words, the program first.
+pub(super) fn command_of(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<Command> {
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().context("no program")?);
+    command.args(words);
+    Ok(command)
+}
+
+/// Starts a tool that attaches; it may not be armed yet.
+pub(super) fn spawn(
+    tool: Tool,
+    aim: Aim,
+    targets: &[u32],
+    placement: Placement,
+) -> anyhow::Result<Option<Running>> {
+    let words = attacher(tool, aim, targets)?;
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let mut command = command_of(placement.words().into_iter().chain(words))?;
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -159,14 +258,19 @@ impl Running {
                     anyhow::ensure!(stderr.read_line(&mut line)? > 0, "strace does not attach");
                 }
             }
-            Tool::Empty(_) | Tool::Finject => {
+            Tool::Empty(_) | Tool::Finject | Tool::TraceAttached | Tool::RawAttached => {
                 let stdout = self.stdout.as_mut().context("no standard output")?;
                 if stdout.read_line(&mut line)? == 0 {
                     let tool = self.tool;
                     bail!("{tool:?} is not armed: {}", self.last_words());
                 }
             }
-            Tool::Bare | Tool::StraceSeccomp => {}
+            Tool::Bare
+            | Tool::StraceSeccomp
+            | Tool::Notify
+            | Tool::TraceLaunched
+            | Tool::RawNotify
+            | Tool::RawLaunched => {}
         }
         Ok(())
     }
@@ -217,11 +321,24 @@ impl Running {
             stdout.read_to_string(&mut text)?;
         }
         match self.tool {
-            Tool::Finject => finject_count(&text).map(Some),
+            Tool::Finject | Tool::TraceAttached => finject_count(&text).map(Some),
             Tool::Bpftrace(_) => Ok(Some(bpftrace_count(&text))),
             _ => Ok(None),
         }
     }
+}
+
+/// What a finject that launched its target says at its end, after all that the target said; none of another tool.
+pub(super) fn launched_count(tool: Tool, text: &str) -> anyhow::Result<Option<u64>> {
+    if !matches!(tool, Tool::Notify | Tool::TraceLaunched) {
+        return Ok(None);
+    }
+    let at = if text.starts_with('{') {
+        0
+    } else {
+        text.find("\n{").context("no summary of finject's")?
+    };
+    finject_count(&text[at..]).map(Some)
 }
 
 /// The calls that finject's summary says matched its one rule.
@@ -243,11 +360,76 @@ fn bpftrace_count(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fires, Script, bpftrace_count, finject_count, rule, script};
+    use super::super::row::{Aim, Fires, NAMED, Placement, Script, Tool};
+    use super::{attacher, bpftrace_count, finject_count, launched_count, launcher, rule, script};
+
+    const NEVER: Aim = Aim {
+        call: NAMED,
+        fires: Fires::Never,
+    };
+    const ALWAYS: Aim = Aim {
+        call: "openat",
+        fires: Fires::Always,
+    };
+
+    fn line(words: &[std::ffi::OsString]) -> String {
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn every_tool_either_launches_its_target_or_attaches_to_it() {
+        for tool in [
+            Tool::StraceSeccomp,
+            Tool::StraceAttach,
+            Tool::Notify,
+            Tool::TraceLaunched,
+            Tool::TraceAttached,
+            Tool::RawNotify,
+            Tool::RawLaunched,
+            Tool::RawAttached,
+        ] {
+            let attached = attacher(tool, NEVER, &[7]).unwrap();
+            assert_ne!(
+                launcher(tool, NEVER).is_empty(),
+                attached.is_empty(),
+                "{tool:?}"
+            );
+            for aim in [NEVER, ALWAYS] {
+                let mut words = launcher(tool, aim);
+                words.extend(attacher(tool, aim, &[7]).unwrap());
+                assert!(line(&words).contains(aim.call), "{tool:?}");
+            }
+        }
+        assert!(
+            line(&launcher(Tool::Notify, ALWAYS)).ends_with("--rule openat=EIO --quiet --json --")
+        );
+        let raw = line(&attacher(Tool::RawAttached, ALWAYS, &[7]).unwrap());
+        assert!(raw.ends_with("bench_raw attach openat fails 7"), "{raw}");
+        let strace = line(&launcher(Tool::StraceSeccomp, ALWAYS));
+        assert!(
+            strace.ends_with("--inject=openat:error=EIO --seccomp-bpf"),
+            "{strace}"
+        );
+    }
+
+    #[test]
+    fn the_placement_comes_before_the_command() {
+        assert!(Placement::Free.words().is_empty());
+        assert_eq!(line(&Placement::On(3).words()), "taskset -c 3");
+    }
+
+    #[test]
+    fn a_launched_targets_words_come_before_the_summary() {
+        let text = "rounds 1\nerrors\n{\n  \"rules\": [{\"matched\": 4}]\n}\n";
+        assert_eq!(launched_count(Tool::Notify, text).unwrap(), Some(4));
+        assert_eq!(launched_count(Tool::RawNotify, text).unwrap(), None);
+        assert!(launched_count(Tool::TraceLaunched, "rounds 1\n").is_err());
+    }
 
     #[test]
     fn the_same_rule_in_each_language() {
-        assert_eq!(rule(Fires::Never), "fsync=EIO@1000000000");
+        assert_eq!(rule(NEVER), "fsync=EIO@1000000000");
         assert_eq!(
             script(Script::OnePid, 7, Fires::Always),
             "kprobe:__x64_sys_fsync /pid == 7/ { @c++; if (@c >= 1) { override(18446744073709551611); } }"
