@@ -14,6 +14,7 @@ pub mod ptrace;
 mod recorder;
 pub mod report;
 mod support;
+mod threads;
 pub mod unsupported;
 
 use std::fmt::Debug;

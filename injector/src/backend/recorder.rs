@@ -7,15 +7,52 @@ use std::os::fd::{AsFd, BorrowedFd};
 use injector_common::{Event, limits::MAX_RULES};
 
 use super::Report;
-use super::decider::{Decider, Firing, Spec};
+use super::decider::{Caller, Decider, Firing, Spec};
 use super::memory::{CallSlot, Memory};
+use super::threads::Threads;
 use crate::sys::{bytes_of, event_of};
 
-/// The next record in the pipe that a recorder writes to; [`None`] when there is none now.
-pub(super) fn next(records: &mut File) -> Option<Event> {
-    let mut bytes = [0; size_of::<Event>()];
-    let read = records.read(&mut bytes).ok()?;
-    event_of(bytes.get(..read)?)
+/// Records that are read at a time.
+const AT_ONCE: usize = 64;
+
+/// The end of a recorder's pipe that finject reads.
+#[derive(Debug)]
+pub(super) struct Records {
+    pipe: File,
+    bytes: Vec<u8>,
+    /// How many of the bytes were handed on.
+    taken: usize,
+}
+
+impl Records {
+    /// Of a pipe that does not wait.
+    pub(super) fn new(pipe: File) -> Self {
+        Self {
+            pipe,
+            bytes: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// The descriptor to poll; nothing is kept back once [`next`](Self::next) gave nothing.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// The next record; [`None`] when there is none now.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        const SIZE: usize = size_of::<Event>();
+        if self.taken + SIZE > self.bytes.len() {
+            // Each was written as a whole, and so are read.
+            self.bytes.resize(AT_ONCE * SIZE, 0);
+            self.taken = 0;
+            let read = self.pipe.read(&mut self.bytes).unwrap_or(0);
+            self.bytes.truncate(read);
+        }
+        let event = event_of(self.bytes.get(self.taken..self.taken + SIZE)?);
+        self.taken += SIZE;
+        event
+    }
 }
 
 /// The counters of a decider's rules, of whose calls none is missed: each waits until it was seen.
@@ -31,6 +68,7 @@ pub(super) fn report(memory: &Memory, spec: Option<&Spec>) -> Report {
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) decider: Decider,
+    threads: Threads,
     /// Never waits.
     events: File,
 }
@@ -38,7 +76,11 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Records go to the end of a pipe that does not wait.
     pub(super) fn new(decider: Decider, events: File) -> Self {
-        Self { decider, events }
+        Self {
+            decider,
+            threads: Threads::default(),
+            events,
+        }
     }
 
     /// The descriptor that a process has to keep.
@@ -46,13 +88,15 @@ impl Recorder {
         self.events.as_fd()
     }
 
+    /// Who calls; [`None`] where the thread is gone.
+    pub(super) fn caller(&self, tid: u32) -> Option<Caller> {
+        self.threads.look(tid).map(|(caller, _)| caller)
+    }
+
     /// The call's part of a record. Before the caller goes on: then it may be gone.
-    pub(super) fn facts(tgid: u32, tid: u32, call: CallSlot, args: [u64; 6]) -> Event {
-        let name = std::fs::read(format!("/proc/{tid}/comm")).unwrap_or_default();
-        let mut comm = [0; 16];
-        for (to, from) in comm.iter_mut().take(15).zip(name) {
-            *to = if from == b'\n' { 0 } else { from };
-        }
+    pub(super) fn facts(&self, tid: u32, call: CallSlot, args: [u64; 6]) -> Event {
+        let found = self.threads.look(tid);
+        let (tgid, comm) = found.map_or((tid, [0; 16]), |(caller, comm)| (caller.tgid, comm));
         Event {
             comm,
             ..Self::call(tgid, tid, call, args)

@@ -34,6 +34,9 @@ const TURN_MS: u64 = 200;
 const WATCH_NS: u64 = 1_000_000_000;
 /// Events taken in one turn, so that a storm of them cannot keep signals from being heard.
 const BATCH: usize = 4096;
+/// How long events are gathered once they have begun to come, milliseconds: to be woken for each would cost finject, and
+/// the target that shares its processor, more than the event.
+const GATHER_MS: i32 = 1;
 /// Bytes of records that may wait for their reader. Above it events stay in the kernel's buffer, and
 /// are counted as dropped once that is full.
 const WAITING: usize = 1 << 22;
@@ -92,6 +95,15 @@ impl Heard {
             Self::Commands(forwarded) => forwarded.fd(),
         }
     }
+}
+
+/// What the loop is woken by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hear {
+    /// Everything.
+    All,
+    /// Events may wait; signals, ends and streams may not.
+    AllButEvents,
 }
 
 /// One run of a plan.
@@ -263,20 +275,22 @@ impl<'p> Session<'p> {
                     });
                 }
             }
-            let full = self.take_events(observer) == BATCH;
+            let taken = self.take_events(observer);
             self.note_losses(observer);
             self.hand_on(0)?;
             observer.turn();
             heartbeat.turn();
-            if !full {
+            if taken > 0 && taken < BATCH {
+                self.wait(GATHER_MS, Hear::AllButEvents)?;
+            } else if taken == 0 {
                 let left_ms = until.saturating_sub(now) / 1_000_000;
                 let wait = i32::try_from(left_ms.min(TURN_MS)).unwrap_or(0);
-                self.wait(wait.max(1))?;
+                self.wait(wait.max(1), Hear::All)?;
             }
         }
     }
 
-    fn wait(&self, timeout_ms: i32) -> Result<(), SessionError> {
+    fn wait(&self, timeout_ms: i32, hear: Hear) -> Result<(), SessionError> {
         let mut fds = Vec::new();
         fds.extend(
             self.heard
@@ -284,7 +298,7 @@ impl<'p> Session<'p> {
                 .map(|heard| PollFd::readable(heard.fd())),
         );
         fds.extend(self.backend.end_fds().into_iter().map(PollFd::readable));
-        if self.history.waiting() < WAITING {
+        if hear == Hear::All && self.history.waiting() < WAITING {
             fds.extend(self.backend.event_fd().map(PollFd::readable));
         }
         fds.extend(self.history.stream().map(PollFd::writable));

@@ -5,7 +5,6 @@
 mod supervisor;
 pub mod support;
 
-use std::fs::File;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,10 +16,10 @@ use self::supervisor::{SETTLING, Supervisor};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::{self, Recorder};
+use super::recorder::{self, Recorder, Records};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
+use crate::sys::helper::{Helper, Orphaned, pipe, pipe_for_records};
 use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
 use crate::sys::seccomp::{Answer, InFlight, Listener, To};
@@ -48,7 +47,7 @@ struct Running {
     supervisor: Helper,
     listener: Arc<Listener>,
     in_flight: Arc<InFlight>,
-    events: File,
+    events: Records,
     /// Its other end tells the supervisor when finject is gone.
     _alive: OwnedFd,
     /// The supervisor's last sign of life, and when it was first seen.
@@ -134,7 +133,7 @@ impl Backend for Notify {
         let (command, listener, latch) = Command::start(&image(launch), &filter, is_privileged())?;
         let listener = Arc::new(listener);
         listener.wake_on_callers_processor();
-        let (events, event_end) = pipe_without_waits()?;
+        let (events, event_end) = pipe_for_records()?;
         let (finject_end, alive) = pipe()?;
         let supervisor = Supervisor {
             recorder: Recorder::new(
@@ -163,7 +162,7 @@ impl Backend for Notify {
             supervisor: process,
             listener,
             in_flight,
-            events: events.into(),
+            events: Records::new(events.into()),
             _alive: alive,
             beat: (0, monotonic_ns()),
             taken_over: false,
@@ -188,7 +187,7 @@ impl Backend for Notify {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|running| running.events.as_fd())
+        self.running.as_ref().map(|running| running.events.fd())
     }
 
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
@@ -221,7 +220,7 @@ impl Backend for Notify {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        recorder::next(&mut self.running.as_mut()?.events)
+        self.running.as_mut()?.events.next()
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {

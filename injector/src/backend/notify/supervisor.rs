@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use injector_common::RunState;
 
-use crate::backend::decider::{Caller, Decided, Fate};
+use crate::backend::decider::{Decided, Fate};
 use crate::backend::gate::{self, Gate};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
@@ -157,7 +157,9 @@ impl Work<'_> {
             .own
             .recorder
             .decider
-            .decide(slot_of(call), &call.args, || self.caller(call.tid));
+            .decide(slot_of(call), &call.args, || {
+                self.own.recorder.caller(call.tid)
+            });
         if decided.firings.is_empty() {
             drop(order);
             return self.carry_out(slot, call, &decided);
@@ -166,24 +168,12 @@ impl Work<'_> {
     }
 
     fn tgid(&self, tid: u32) -> Option<u32> {
-        self.proc.group_of(Tgid(tid)).map(|tgid| tgid.0)
+        self.own.recorder.caller(tid).map(|caller| caller.tgid)
     }
 
     fn is_target(&self, tid: u32) -> bool {
         let alone = self.own.alone;
         alone.is_none_or(|alone| tid == alone || self.tgid(tid) == Some(alone))
-    }
-
-    fn caller(&self, tid: u32) -> Option<Caller> {
-        let thread = self.proc.process(Tgid(tid))?;
-        let tgid = self.tgid(tid)?;
-        let process = self.proc.process(Tgid(tgid))?;
-        Some(Caller {
-            tgid,
-            tid,
-            process_start: process.start_ticks,
-            thread_start: thread.start_ticks,
-        })
     }
 
     /// Whether the call is the loader's, or the exec that starts the command. Takes note of execs.
@@ -219,8 +209,8 @@ impl Work<'_> {
         } = self.own;
         // Before the answer: then the caller goes on, and may be gone.
         let facts = (!decided.firings.is_empty()).then(|| {
-            let tgid = self.tgid(call.tid).unwrap_or(call.tid);
-            Recorder::facts(tgid, call.tid, slot_of(call), call.args)
+            let recorder = &self.own.recorder;
+            recorder.facts(call.tid, slot_of(call), call.args)
         });
         let mut sent = Vec::new();
         for firing in &decided.firings {

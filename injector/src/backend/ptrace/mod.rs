@@ -12,8 +12,7 @@ pub mod support;
 mod tracer;
 mod tracing;
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +24,10 @@ use self::tracer::{Mode, Tracer, Work};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::{self, Recorder};
+use super::recorder::{self, Recorder, Records};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::helper::{Helper, Orphaned, pipe, pipe_without_waits};
+use crate::sys::helper::{Helper, Orphaned, pipe, pipe_for_records};
 use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
 use crate::sys::seccomp::To;
@@ -158,7 +157,7 @@ struct Running {
     tracer: Helper,
     keeper: Helper,
     pulse: Arc<Pulse>,
-    events: File,
+    events: Records,
     /// Its other end tells the tracer when finject is gone, or wants all threads let go.
     alive: Option<OwnedFd>,
 }
@@ -248,7 +247,7 @@ impl Backend for Ptrace {
                 (Some(command), mode, Orphaned::GoesOn)
             }
         };
-        let (events, event_end) = pipe_without_waits()?;
+        let (events, event_end) = pipe_for_records()?;
         let (finject_end, alive) = pipe()?;
         let pulse = Arc::new(Pulse::new()?);
         let decider = Decider::new(Arc::clone(&self.memory), spec);
@@ -272,7 +271,7 @@ impl Backend for Ptrace {
             tracer: process,
             keeper,
             pulse,
-            events: events.into(),
+            events: Records::new(events.into()),
             alive: Some(alive),
         });
         let threads = await_tracer(&running.tracer, &running.pulse)?;
@@ -308,7 +307,7 @@ impl Backend for Ptrace {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|running| running.events.as_fd())
+        self.running.as_ref().map(|running| running.events.fd())
     }
 
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
@@ -339,7 +338,7 @@ impl Backend for Ptrace {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        recorder::next(&mut self.running.as_mut()?.events)
+        self.running.as_mut()?.events.next()
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {

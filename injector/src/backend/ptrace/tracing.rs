@@ -11,7 +11,7 @@ use injector_common::RunState;
 
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
-use crate::backend::decider::{Caller, Decided, Fate};
+use crate::backend::decider::{Decided, Fate};
 use crate::backend::gate::{self, Gate};
 use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
@@ -19,7 +19,7 @@ use crate::sys::SysError;
 use crate::sys::process::{send_signal, send_thread_signal};
 use crate::sys::ptrace::{self, Entry, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
-use crate::target::process::{Proc, Process, Tgid};
+use crate::target::process::{Proc, Tgid};
 use crate::target::select::descendants;
 
 /// How long a command that is launched waits between two looks whether rules are in force.
@@ -408,7 +408,7 @@ impl<'t> Tracing<'t> {
         match &own.work {
             Work::Count(census) => census.count(tid, call),
             Work::Decide(recorder, _) => {
-                let caller = || self.caller(tgid, tid);
+                let caller = || recorder.caller(tid);
                 let decided = recorder.decider.decide(call, &entry.args, caller);
                 if !decided.firings.is_empty() {
                     self.carry_out(recorder, tgid, tid, call, entry, &decided);
@@ -422,19 +422,6 @@ impl<'t> Tracing<'t> {
         !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, loader)
     }
 
-    fn caller(&self, tgid: u32, tid: u32) -> Option<Caller> {
-        let start = |id| {
-            let process: Option<Process> = self.proc.process(Tgid(id));
-            process.map(|process| process.start_ticks)
-        };
-        Some(Caller {
-            tgid,
-            tid,
-            process_start: start(tgid)?,
-            thread_start: start(tid)?,
-        })
-    }
-
     fn carry_out(
         &mut self,
         recorder: &Recorder,
@@ -444,7 +431,7 @@ impl<'t> Tracing<'t> {
         entry: &Entry,
         decided: &Decided,
     ) {
-        let facts = Recorder::facts(tgid, tid, call, entry.args);
+        let facts = recorder.facts(tid, call, entry.args);
         let mut sent = Vec::new();
         for firing in &decided.firings {
             let signal = firing.signal();
