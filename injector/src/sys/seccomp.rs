@@ -2,12 +2,13 @@
 //! side of it. seccomp_unotify(2); kernel/seccomp.c.
 
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::SysError;
 use super::mapping::Mapping;
+use super::process::{PollFd, poll_fds};
 
 // Constants of include/uapi/linux/audit.h: `AUDIT_ARCH_X86_64` and `AUDIT_ARCH_I386`.
 const ARCH_X86_64: u32 = 0xc000_003e;
@@ -207,6 +208,14 @@ impl Listener {
         unsafe { libc::ioctl(self.0.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) == 0 }
     }
 
+    /// Whether a call waits that nobody has received.
+    pub fn has_waiting(&self) -> bool {
+        matches!(
+            poll_fds(&mut [PollFd::readable(self.0.as_fd())], 0),
+            Ok(1..)
+        )
+    }
+
     /// Whether the call still waits: its thread may have been killed.
     pub fn still_waits(&self, id: u64) -> bool {
         // SAFETY: eight bytes of ours.
@@ -319,6 +328,11 @@ impl InFlight {
     pub fn clear(&self, slot: usize) {
         // SAFETY: room of this receiver alone.
         unsafe { (&raw mut (*self.room(slot)).id).write_volatile(0) };
+    }
+
+    /// The number of the call that a receiver is at work on; 0 for none.
+    pub fn at_work_on(&self, slot: usize) -> u64 {
+        self.id(slot)
     }
 
     fn id(&self, slot: usize) -> u64 {

@@ -2,6 +2,7 @@
 //! a seccomp filter hands exactly the calls that rules name to a process of finject's, which decides
 //! and answers. All other calls run at full speed. seccomp_unotify(2).
 
+mod crew;
 mod supervisor;
 pub mod support;
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use injector_common::RunState;
 
+use super::crew::{Advice, Crew, Queue};
 use crate::backend::decider::{Decided, Fate};
 use crate::backend::gate::{self, Gate};
 use crate::backend::launching::is_exec;
@@ -56,6 +57,7 @@ pub(super) struct Supervisor {
 /// What is shared by the receivers.
 struct Work<'s> {
     own: &'s Supervisor,
+    crew: Crew,
     gate: Gate,
     /// The command's own exec, which is no call of its program's, has come.
     started: AtomicBool,
@@ -78,17 +80,19 @@ impl Supervisor {
     pub(super) fn serve(&self) {
         let work = Work {
             own: self,
+            crew: Crew::of(self.in_flight.slots() - 1),
             gate: Gate::default(),
             started: AtomicBool::new(false),
             order: Mutex::new(()),
             proc: Proc::default(),
         };
         std::thread::scope(|scope| {
-            for slot in 0..self.in_flight.slots() {
-                let work = &work;
-                scope.spawn(move || work.receive(slot));
+            let work = &work;
+            scope.spawn(move || work.receive());
+            for slot in 1..self.in_flight.slots() {
+                scope.spawn(move || work.help(slot));
             }
-            self.watch(&work);
+            self.watch(work);
             // The last target may have ended at once upon an answer that is not yet recorded.
             self.in_flight.settle(SETTLING);
             self.memory.add_exited();
@@ -100,8 +104,15 @@ impl Supervisor {
     /// Returns when the last process with the filter has ended.
     fn watch(&self, work: &Work<'_>) {
         let mut with_finject = true;
+        let mut last = 0;
         loop {
             self.in_flight.beat();
+            // A receiver that is held up in one call, by a /proc that does not answer, say, holds up no other.
+            let now = self.in_flight.at_work_on(0);
+            if now != 0 && now == last {
+                work.crew.call_in();
+            }
+            last = now;
             work.gate.prune(|tgid| {
                 work.proc
                     .process(Tgid(tgid))
@@ -123,21 +134,47 @@ impl Supervisor {
 }
 
 impl Work<'_> {
-    fn receive(&self, slot: usize) {
+    /// The first receiver.
+    fn receive(&self) {
+        let mut queue = Queue::default();
+        while let Some(advice) = self.next(0, &mut queue) {
+            if advice == Advice::CallIn {
+                self.crew.call_in();
+            }
+        }
+    }
+
+    /// One of the others: receives while it is needed.
+    fn help(&self, slot: usize) {
+        loop {
+            self.crew.wait();
+            let mut queue = Queue::default();
+            loop {
+                match self.next(slot, &mut queue) {
+                    Some(Advice::Leave) => break,
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            self.crew.leave();
+        }
+    }
+
+    /// Receives the next call and answers it; [`None`] where none will come.
+    fn next(&self, slot: usize, queue: &mut Queue) -> Option<Advice> {
         let Supervisor {
             in_flight,
             listener,
             ..
         } = self.own;
-        loop {
-            match in_flight.receive(slot, listener) {
-                Ok(Some(call)) => {
-                    self.handle(slot, &call);
-                    in_flight.clear(slot);
-                }
-                Ok(None) => {}
-                Err(_) => return,
+        match in_flight.receive(slot, listener) {
+            Ok(Some(call)) => {
+                self.handle(slot, &call);
+                in_flight.clear(slot);
+                Some(queue.after(|| listener.has_waiting()))
             }
+            Ok(None) => Some(Advice::GoOn),
+            Err(_) => None,
         }
     }
 
