@@ -48,25 +48,81 @@ pub fn read_memory(pid: u32, address: u64, to: &mut [u8]) -> Result<(), SysError
     }
 }
 
+/// Processors on which a thread may run (cpuset(3)).
+#[derive(Clone)]
+pub struct Processors(libc::cpu_set_t);
+
+impl PartialEq for Processors {
+    fn eq(&self, other: &Self) -> bool {
+        // SAFETY: sets of ours.
+        unsafe { libc::CPU_EQUAL(&self.0, &other.0) }
+    }
+}
+
+impl Eq for Processors {}
+
+impl std::fmt::Debug for Processors {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = (0..Self::MOST).filter(|processor| self.contains(*processor));
+        formatter.debug_set().entries(all).finish()
+    }
+}
+
+impl Processors {
+    const MOST: usize = 8 * size_of::<libc::cpu_set_t>();
+
+    fn none() -> libc::cpu_set_t {
+        // SAFETY: words of bits.
+        unsafe { std::mem::zeroed() }
+    }
+
+    /// The calling thread's.
+    pub fn allowed() -> Option<Self> {
+        let mut set = Self::none();
+        // SAFETY: a set of ours, and its size.
+        let got = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+        (got == 0).then_some(Self(set))
+    }
+
+    /// That one; none where the number is beyond all sets.
+    pub fn only(processor: usize) -> Self {
+        let mut set = Self::none();
+        if processor < Self::MOST {
+            // SAFETY: a set of ours, and a number within it.
+            unsafe { libc::CPU_SET(processor, &mut set) };
+        }
+        Self(set)
+    }
+
+    /// Whether that one is among them.
+    pub fn contains(&self, processor: usize) -> bool {
+        // SAFETY: a set of ours, and a number within it.
+        processor < Self::MOST && unsafe { libc::CPU_ISSET(processor, &self.0) }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        // SAFETY: a set of ours.
+        usize::try_from(unsafe { libc::CPU_COUNT(&self.0) }).unwrap_or(0)
+    }
+
+    /// Has the calling thread run on these from now on; whether the kernel lets it.
+    pub fn take(&self) -> bool {
+        // SAFETY: a set of ours, and its size.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&self.0), &raw const self.0) == 0 }
+    }
+}
+
 /// Runs on one processor, and then again on those that were allowed before; [`None`] where that one is
 /// not.
 pub fn on_processor<T>(processor: usize, run: impl FnOnce() -> T) -> Option<T> {
-    // SAFETY: sets of ours, on the stack; processor numbers beyond the set are left out by CPU_SET.
-    unsafe {
-        let mut before: libc::cpu_set_t = std::mem::zeroed();
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        if processor >= 8 * size || libc::sched_getaffinity(0, size, &raw mut before) != 0 {
-            return None;
-        }
-        libc::CPU_SET(processor, &mut one);
-        if libc::sched_setaffinity(0, size, &raw const one) != 0 {
-            return None;
-        }
-        let result = run();
-        libc::sched_setaffinity(0, size, &raw const before);
-        Some(result)
+    let before = Processors::allowed()?;
+    if !Processors::only(processor).take() {
+        return None;
     }
+    let result = run();
+    before.take();
+    Some(result)
 }
 
 /// Which of a socket's timeouts (socket(7)).

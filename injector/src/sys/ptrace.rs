@@ -299,11 +299,11 @@ fn message(tid: u32) -> u32 {
     }
 }
 
-/// Waits for the next that happens to any tracee.
+/// Waits for the next that happens to any tracee of this thread's; the kernel need not look through other threads'.
 pub fn wait() -> Result<Waited, SysError> {
     let mut status = 0;
     // SAFETY: a status of ours.
-    let found = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+    let found = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
     let Ok(tid) = u32::try_from(found) else {
         let error = SysError::last("waitpid");
         return match error.errno() {

@@ -5,6 +5,7 @@
 pub mod census;
 pub mod count;
 mod keeper;
+mod place;
 mod pulse;
 mod seen;
 mod sleep;

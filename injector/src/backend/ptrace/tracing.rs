@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use injector_common::RunState;
 
+use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
 use crate::backend::decider::{Decided, Fate};
@@ -83,6 +84,7 @@ pub(super) struct Tracing<'t> {
     /// A thread was asked to stop, or is in a call made again that has a time.
     is_owing: bool,
     proc: Proc,
+    place: Place,
 }
 
 impl<'t> Tracing<'t> {
@@ -95,6 +97,7 @@ impl<'t> Tracing<'t> {
             is_owing: true,
             has_begun: matches!(own.mode, Mode::Attach(_)),
             proc: Proc::default(),
+            place: Place::of_this_thread(),
         }
     }
 
@@ -180,9 +183,13 @@ impl<'t> Tracing<'t> {
                 .at_work
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            self.own.pulse.begin(monotonic_ns());
+            let now_ns = monotonic_ns();
+            self.own.pulse.begin(now_ns);
             match waited {
-                Ok(Waited::Stopped(tid, stop)) => self.stopped(tid, stop),
+                Ok(Waited::Stopped(tid, stop)) => {
+                    self.stopped(tid, stop);
+                    self.settle(tid, now_ns);
+                }
                 Ok(Waited::Ended(tid)) => self.ended(tid),
                 Ok(Waited::Interrupted) => {}
                 Ok(Waited::NoneLeft) | Err(_) => {
@@ -193,6 +200,14 @@ impl<'t> Tracing<'t> {
             self.tell(shared);
             self.own.pulse.rest();
         }
+    }
+
+    /// Runs where the threads that stop are best traced from.
+    fn settle(&mut self, tid: u32, now_ns: u64) {
+        let proc = &self.proc;
+        self.place.stopped(tid, now_ns, |tid| {
+            proc.process(Tgid(tid)).map(|thread| thread.processor)
+        });
     }
 
     /// Tells what is still owed to threads, where anything is.
