@@ -140,6 +140,15 @@ pub(crate) struct Running {
 }
 
 impl Rig {
+    /// One with a finject.
+    pub fn of(way: Way, finject: impl Into<PathBuf>) -> Self {
+        Self {
+            way,
+            finject: finject.into(),
+            mock: None,
+        }
+    }
+
     /// Brings rules to a program that prints `ready PID FILE` when it is.
     pub(crate) fn start(&self, options: &[&str], program: &str, arguments: &[&str]) -> Running {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -272,11 +281,7 @@ pub struct Case {
 
 /// Every case by one way, each of which finject has to admit.
 pub fn all(way: Way, finject: impl Into<PathBuf>) {
-    every_case(&Rig {
-        way,
-        finject: finject.into(),
-        mock: None,
-    });
+    every_case(&Rig::of(way, finject));
 }
 
 /// Every case with a victim that is played.

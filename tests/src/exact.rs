@@ -17,10 +17,7 @@ const EVERY: u64 = 1000;
 pub fn every_thousandth(way: Way, finject: impl Into<PathBuf>, calls: u64) {
     let each = (calls / THREADS).next_multiple_of(EVERY);
     let (calls, firings) = (each * THREADS, each * THREADS / EVERY);
-    let rig = Rig {
-        way,
-        finject: finject.into(),
-    };
+    let rig = Rig::of(way, finject);
     let rule = format!("getppid=EPERM@{EVERY}+{EVERY}");
     let start = Instant::now();
     let seen = rig.work(

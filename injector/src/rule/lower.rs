@@ -74,14 +74,12 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
 
     let mut steps = Vec::new();
     let mut until = 0_u64;
-    for (index, step) in rule.chain.iter().enumerate() {
-        let is_last = index + 1 == rule.chain.len();
+    for step in &rule.chain {
         let mut wire_step = lower_step(step, &mut problems);
-        // A step without a number lasts for one call, the last one for ever.
         wire_step.until = match step.repeat {
-            None if is_last => WireStep::FOREVER,
-            repeat => {
-                until = until.saturating_add(repeat.map_or(1, |n| u64::from(n.get())));
+            None => WireStep::FOREVER,
+            Some(calls) => {
+                until = until.saturating_add(u64::from(calls.get()));
                 until
             }
         };

@@ -75,6 +75,8 @@ mod tests {
             ),
             ("zzzz", &["read", "write"], &[]),
             ("fsnc", &["fsync", "sync", "read"], &["fsync"]),
+            // As far away; the one that begins so is meant.
+            ("sync", &["fsync", "syncfs"], &["syncfs"]),
         ] {
             let found = near(text, candidates.iter().copied());
             assert_eq!(found.first(), expected.first(), "{text}: {found:?}");
