@@ -32,8 +32,8 @@ use crate::{
 const SEED: &str = "FINJECT_TEST_SEED";
 /// In the environment of what a round starts, so that what is left of it is found.
 const MARK: &str = "FINJECT_TEST_STORM";
-/// Threads that call.
-const THREADS: &str = "4";
+/// Threads that call, and where they share an emulated processor with finject.
+const THREADS: [&str; 2] = ["4", "1"];
 /// How long faults may go on, and threads be held, without finject.
 const HEALED: Duration = Duration::from_secs(3);
 /// Milliseconds from finject's start: while it looks, attaches, arms, and a little beyond.
@@ -115,7 +115,9 @@ impl Caller {
         } else {
             Command::new(programs::STORM)
         };
-        let mut caller = Self::of(Child::start(command.args([THREADS, call])));
+        let mut caller = Self::of(Child::start(
+            command.args([THREADS[usize::from(is_pinned)], call]),
+        ));
         assert!(caller.is_ready_within(PATIENCE), "{caller:?} is not ready");
         caller
     }
@@ -386,7 +388,7 @@ impl Storm {
     fn launched(&self, moment: Moment, then: Then, mark: &str) {
         let finject = self
             .finject(mark)
-            .args(["--", programs::STORM, THREADS, self.call]);
+            .args(["--", programs::STORM, THREADS[0], self.call]);
         let mut caller = Caller::of(finject.begin());
         match moment {
             Moment::Early(time) => sleep(time),
