@@ -255,7 +255,7 @@ impl Backend for Ptrace {
         let own = Tgid(std::process::id());
         let tracer = Tracer {
             work: Work::Decide(
-                Recorder::new(decider, event_end.into()),
+                Box::new(Recorder::new(decider, event_end.into())),
                 Arc::clone(&self.seen),
             ),
             memory: Arc::clone(&self.memory),

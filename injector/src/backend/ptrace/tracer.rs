@@ -37,7 +37,7 @@ const DRAINING_NS: u64 = 100_000_000;
 #[derive(Debug)]
 pub(super) enum Work {
     /// Decides them by rules, and takes note of all.
-    Decide(Recorder, Arc<Seen>),
+    Decide(Box<Recorder>, Arc<Seen>),
     /// Counts them.
     Count(Census),
 }
