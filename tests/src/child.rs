@@ -11,7 +11,7 @@ use std::{
     fmt,
     io::{BufRead as _, BufReader, Read, Write as _},
     process::{Child as StdChild, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -273,6 +273,13 @@ impl Drop for Child {
             let _ = self.process.wait();
         }
     }
+}
+
+/// Waits for the other tests of this program that fill all processors: beside each other they would
+/// measure how little is left to finject.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks again and again until `holds`, or panics with `what`.

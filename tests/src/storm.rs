@@ -21,7 +21,7 @@ use fastrand::Rng;
 use rustix::process::Signal;
 
 use crate::{
-    child::{Child, Ended, PATIENCE, eventually},
+    child::{Child, Ended, PATIENCE, alone, eventually},
     conformance::Way,
     finject::Finject,
     programs,
@@ -54,11 +54,13 @@ enum Wound {
 
 /// Kills finject at `rounds` random moments; `after` each of them looks for what else has to hold.
 pub fn killed(way: Way, finject: impl Into<PathBuf>, rounds: u64, after: impl FnMut()) {
+    let _alone = alone();
     Storm::new(way, finject.into(), Wound::Killed).blow(rounds, after);
 }
 
 /// The same, where finject is stopped, and goes on or is killed later.
 pub fn stopped(way: Way, finject: impl Into<PathBuf>, rounds: u64, after: impl FnMut()) {
+    let _alone = alone();
     Storm::new(way, finject.into(), Wound::Stopped).blow(rounds, after);
 }
 

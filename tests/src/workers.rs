@@ -11,7 +11,7 @@ use std::{env, fs, path::PathBuf, process::Command, sync::atomic::AtomicU64, tim
 use serde_json::Value;
 
 use crate::{
-    child::{Child, PATIENCE},
+    child::{Child, PATIENCE, alone},
     conformance::{Rig, Way},
     programs,
 };
@@ -128,6 +128,7 @@ fn never(way: Way, program: &[&str]) -> [&'static str; 4] {
 /// Lets a worker work without finject, then under rules that match most of what it does and never fire,
 /// then under one that fires a few times; each for so many seconds, and without finject for one.
 pub fn works_as_without(way: Way, finject: impl Into<PathBuf>, program: &[&str], seconds: u64) {
+    let _alone = alone();
     let rig = Rig::of(way, finject);
     // Other programs want the processors, too.
     let _load = Child::start(Command::new(programs::STORM).args(["1", "spin"]));

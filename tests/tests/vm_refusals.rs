@@ -233,7 +233,11 @@ fn what_this_version_does_not_carry_out() {
         ("write=corrupt:1", "does not carry out `corrupt:1`"),
         ("fsync=after:EIO", "does not carry out `after:EIO`"),
         ("fsync(path=/x)=EIO", "does not look at `path=/x`"),
-        ("fsync(fd=3)=EIO", "does not look at `fd=3`"),
+        ("fsync(uid=0)=EIO", "does not look at `uid=0`"),
+        (
+            "write(arg3!=1,arg3!=2,arg3!=3,arg3!=4,arg3!=5,arg3!=6,arg3!=7,arg3!=8,arg3!=9)=EIO",
+            "9 predicates on arguments are more than a rule can have",
+        ),
         ("fsync(comm=victim)=EIO", "does not look at `comm=victim`"),
     ] {
         refuses(attach(&victim, rule), UNAVAILABLE, &[what, "help: "]);

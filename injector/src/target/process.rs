@@ -109,6 +109,15 @@ impl Proc {
             .collect()
     }
 
+    /// Whether a thread of a process runs, or would if it were given a processor: one that gives no
+    /// sign of life although it could then does not hang, but starves.
+    pub fn wants_processor(&self, id: Tgid) -> bool {
+        let task = self.root.join(id.0.to_string()).join("task");
+        let threads = Self::at(task);
+        let is_runnable = |tid: &Tgid| threads.process(*tid).is_some_and(|it| it.state == 'R');
+        self.threads_of(id).iter().any(is_runnable)
+    }
+
     /// A number in /proc/PID/status, decimal.
     fn status(&self, id: Tgid, name: &str) -> Option<u32> {
         let status = fs::read(self.root.join(id.0.to_string()).join("status")).ok()?;
@@ -181,6 +190,25 @@ mod tests {
         ] {
             assert_eq!(Process::parse(stat), None, "{stat:?}");
         }
+    }
+
+    #[test]
+    fn who_runs_wants_a_processor_and_who_sleeps_does_not() {
+        let proc = Proc::default();
+        assert!(proc.wants_processor(Tgid(std::process::id())));
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let id = Tgid(sleeper.id());
+        let sleeps = || proc.process(id).is_some_and(|it| it.state == 'S');
+        while !sleeps() {
+            std::thread::yield_now();
+        }
+        assert!(!proc.wants_processor(id));
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert!(!proc.wants_processor(id), "it is gone");
     }
 
     #[test]

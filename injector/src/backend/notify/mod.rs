@@ -25,13 +25,16 @@ use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
 use crate::sys::seccomp::{Answer, InFlight, Listener, To};
 use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Tgid};
 
 /// The backend's name.
 pub const NAME: &str = "notify";
 
 /// Turns of the session's loop without a sign of life after which the supervisor counts as hung:
-/// it gives ten signs a second.
+/// it gives ten signs a second. One that only lacks a processor is waited for.
 const SILENT: Duration = Duration::from_secs(1);
+/// The time after which it is waited for no longer.
+const LOST: Duration = Duration::from_secs(10);
 
 /// The backend.
 #[derive(Debug)]
@@ -113,7 +116,9 @@ impl Running {
         if beats != self.beat.0 {
             self.beat = (beats, now);
         }
-        u128::from(now - self.beat.1) < SILENT.as_nanos()
+        let silent = Duration::from_nanos(now - self.beat.1);
+        let starves = || Proc::default().wants_processor(Tgid(self.supervisor.pid()));
+        silent < SILENT || silent < LOST && starves()
     }
 }
 
