@@ -56,7 +56,8 @@ fn killed_at_random_moments() {
     storm::killed(
         Way::EbpfAttach,
         guest::finject(),
-        scaled(200),
+        // Each takes seconds on the emulated machine.
+        scaled(scaled(200)).max(5),
         is_clean_soon,
     );
 }
@@ -65,7 +66,12 @@ fn killed_at_random_moments() {
 fn stopped_at_random_moments() {
     needs_override!();
     kernel::is_clean_within(PATIENCE);
-    storm::stopped(Way::EbpfAttach, guest::finject(), scaled(20), is_clean_soon);
+    storm::stopped(
+        Way::EbpfAttach,
+        guest::finject(),
+        scaled(scaled(20)),
+        is_clean_soon,
+    );
 }
 
 #[test]
