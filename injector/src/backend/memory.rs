@@ -264,7 +264,6 @@ impl Memory {
             targets_lost: read(offset_of!(Control, targets_lost)),
             notes_dropped: read(offset_of!(Control, notes_dropped)),
             misses: None,
-            seen: None,
             lapsed: self.has_lapsed(),
         }
     }

@@ -26,6 +26,7 @@ use injector_common::Event;
 use crate::plan::Plan;
 use crate::sys::SysError;
 use crate::sys::launch::{Command, LaunchError};
+use crate::syscall::CallId;
 
 pub use report::{HookReport, Report, RuleReport};
 pub use unsupported::Unsupported;
@@ -214,6 +215,12 @@ pub trait Backend: sealed::Sealed + Debug {
     /// Whether targets need finject itself to stay, although no fault is in force.
     fn is_needed(&self) -> bool {
         false
+    }
+
+    /// Every call that targets made while the rules were in force, the most frequent first; [`None`]
+    /// where only those come to finject that rules name. For the end: it looks through all numbers.
+    fn seen(&self) -> Option<Vec<(CallId, u64)>> {
+        None
     }
 
     /// The counters as they are now.

@@ -1,7 +1,5 @@
 //! What a backend tells of its work: what it hooked, and its counters.
 
-use crate::syscall::CallId;
-
 /// What was attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookReport {
@@ -61,9 +59,6 @@ pub struct Report {
     pub notes_dropped: u64,
     /// Calls that the kernel's tracing left out; [`None`] where the kernel does not count them.
     pub misses: Option<u64>,
-    /// Every call that targets made while the rules were in force, the most frequent first; [`None`]
-    /// where only those come to finject that rules name.
-    pub seen: Option<Vec<(CallId, u64)>>,
     /// The backend's own dead-man switch ended the faults.
     pub lapsed: bool,
 }

@@ -8,7 +8,8 @@ use crate::plan::Plan;
 use crate::rule::ast::Action;
 use crate::rule::lower::{NotLowered, lower};
 
-/// Why an action is not carried out by a backend that decides in user space; [`None`] where it is.
+/// Why an action is not carried out by a backend that lets calls run, replaces them and sends signals, and
+/// no more than that; [`None`] where it is.
 pub(super) fn by_decider(action: &Action) -> Option<Why> {
     match action {
         Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,

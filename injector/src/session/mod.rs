@@ -178,12 +178,13 @@ impl<'p> Session<'p> {
             Err(error) => self.warn(&error.to_string(), observer),
         }
         self.hand_on(FOR_EVER)?;
-        let report = self.backend.report();
+        let (report, seen) = (self.backend.report(), self.backend.seen());
         let command = self.see_off()?;
         let summary = Summary {
             ending,
             command,
             report,
+            seen,
             hooks,
             armed_ns,
             ended_ns,

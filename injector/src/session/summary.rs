@@ -72,6 +72,8 @@ pub struct Summary {
     pub command: Option<Ended>,
     /// The counters.
     pub report: Report,
+    /// Every call that targets made, where all are seen.
+    pub seen: Option<Vec<(CallId, u64)>>,
     /// What was hooked.
     pub hooks: HookReport,
     /// `CLOCK_MONOTONIC` of arming, nanoseconds.
@@ -155,7 +157,7 @@ impl Summary {
         }
         for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
             if report.fired == 0 {
-                let why = why_not(rule, report, self.report.seen.as_deref(), plan);
+                let why = why_not(rule, report, self.seen.as_deref(), plan);
                 let _ = writeln!(text, "  {} never fired: {why}", rule.name);
             }
         }
@@ -243,7 +245,7 @@ impl Summary {
                     "shadowed": report.shadowed,
                     "contended": report.contended,
                     "scopes_full": report.scopes_full,
-                    "why_not": (report.fired == 0).then(|| why_not(rule, report, self.report.seen.as_deref(), plan)),
+                    "why_not": (report.fired == 0).then(|| why_not(rule, report, self.seen.as_deref(), plan)),
                 })
             })
             .collect();

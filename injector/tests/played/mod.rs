@@ -75,8 +75,8 @@ struct Player {
 
 impl Player {
     fn arguments(&self, turn: u64) -> [u64; 6] {
-        let name = by_name("lseek").iter().any(|call| call.id() == self.call);
-        if !name {
+        let is_lseek = by_name("lseek").iter().any(|call| call.id() == self.call);
+        if !is_lseek {
             return [3, 0x1000, 1, 0, 0, 0];
         }
         // As the register holds it; a 32-bit program's are half as wide.

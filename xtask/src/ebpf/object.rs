@@ -64,16 +64,9 @@ pub(super) fn has_types(object: &[u8]) -> anyhow::Result<()> {
 
 /// The object names none of these places, nor any other that only one machine has.
 pub(super) fn names_no_place(object: &[u8], places: &[String]) -> anyhow::Result<()> {
-    const ELSEWHERE: &[&str] = &[
-        "/home/",
-        "/root/",
-        "/usr/",
-        "/tmp/",
-        "index.crates.io",
-        "://",
-    ];
-    let places = places.iter().map(String::as_str);
-    for place in places.chain(ELSEWHERE.iter().copied()) {
+    let directories = ["home", "root", "usr", "tmp"].map(|name| format!("/{name}/"));
+    let elsewhere = ["index.crates.io", "://"].map(str::to_owned);
+    for place in places.iter().chain(&directories).chain(&elsewhere) {
         if let Some(at) = find(object, place.as_bytes()) {
             let start = at.saturating_sub(8);
             let end = object.len().min(at + 80);

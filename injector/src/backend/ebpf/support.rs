@@ -3,29 +3,15 @@
 use crate::backend::unsupported::Why;
 use crate::backend::{Unsupported, support};
 use crate::plan::Plan;
-use crate::rule::ast::{Action, After};
+use crate::rule::ast::Action;
 
 /// The backend's name.
 pub const NAME: &str = "ebpf";
 
-/// Why an action is not carried out; [`None`] where it is.
+/// Why an action is not carried out; [`None`] where it is. What needs more than a result or a signal
+/// needs a thread that is held.
 fn action(action: &Action) -> Option<Why> {
-    match action {
-        Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
-        Action::Delay(_)
-        | Action::Hold(_)
-        | Action::Stop
-        | Action::Short(_)
-        | Action::Corrupt(_)
-        | Action::After(
-            After::Error(_)
-            | After::Ret(_)
-            | After::Delay(_)
-            | After::Hold(_)
-            | After::Kill
-            | After::Signal(_),
-        ) => Some(Why::NeedsTracer),
-    }
+    support::by_decider(action).map(|_| Why::NeedsTracer)
 }
 
 /// Whether the whole plan can be carried out; every part that cannot.

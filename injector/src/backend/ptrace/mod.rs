@@ -33,6 +33,7 @@ use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
 use crate::sys::seccomp::To;
 use crate::sys::time::monotonic_ns;
+use crate::syscall::CallId;
 use crate::target::process::{Proc, Tgid};
 
 /// The backend's name.
@@ -366,15 +367,14 @@ impl Backend for Ptrace {
         self.running.as_mut()?.command.as_mut()
     }
 
+    fn seen(&self) -> Option<Vec<(CallId, u64)>> {
+        // A command's calls come by a filter.
+        let sees_all = self.running.as_ref()?.command.is_none();
+        sees_all.then(|| self.seen.calls())
+    }
+
     fn report(&self) -> Report {
-        let sees_all = self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.command.is_none());
-        Report {
-            seen: sees_all.then(|| self.seen.calls()),
-            ..recorder::report(&self.memory, self.spec.as_ref())
-        }
+        recorder::report(&self.memory, self.spec.as_ref())
     }
 }
 
