@@ -1,0 +1,409 @@
+//! The cases: what a rule has to come to, whatever carries it out.
+
+use std::{fs, process::Command, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use super::{Case, Observed, Rig};
+use crate::{
+    child::{Child, PATIENCE, eventually},
+    programs,
+};
+
+macro_rules! cases {
+    ($($name:ident: $rule:literal,)*) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), rule: $rule, run: $name },)*];
+    };
+}
+
+cases! {
+    third_call_of_eight_threads: "getppid=EPERM@3",
+    every_hundredth_call_of_eight_threads: "getppid=EPERM@100+100",
+    every_thread_is_hit: "getppid=EPERM",
+    a_result_is_made_up: "getppid=ret:0",
+    a_kill_comes_at_its_call: "getppid=kill@3",
+    a_signal_comes_and_the_call_runs: "getppid=signal:SIGUSR1@2",
+    the_body_is_skipped: "unlink=EIO",
+    a_chain_is_taken_step_by_step: "getppid=5*EPERM->3*off->2*ret:0->off",
+    threads_are_counted_apart: "getppid=EPERM@3,per:thread",
+    processes_are_counted_apart: "getppid=EPERM@3,per:process",
+    a_family_is_counted_together: "getppid=EPERM@1..12",
+    descendants_are_left_alone_when_asked: "getppid=EPERM",
+    a_thread_other_than_the_first_may_exec: "getppid=EPERM@1..5",
+    the_first_rule_with_a_result_decides: "getppid=EPERM@2",
+    a_32_bit_caller_is_hit: "fsync=EIO@2",
+    an_abi_can_be_named: "fsync@64=EIO",
+    firings_are_at_most_max: "getppid=EPERM@max:5",
+    the_seed_draws_the_calls: "getppid=EPERM@10%",
+    records_are_as_many_as_errors: "getppid=EPERM@5+5",
+    every_condition_on_counts: "getppid=EPERM@7..20+2,per:thread",
+    a_sleeping_call_outlives_the_session: "pause=EPERM@9",
+    arguments_are_looked_at: "lseek(fd=77,arg2<0)=EPERM",
+    arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
+    the_loaders_calls_do_not_count: "openat=EPERM@9",
+}
+
+fn third_call_of_eight_threads(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "getppid=EPERM@3"],
+        &["threads", "8", "500", "getppid"],
+    );
+    assert_eq!((seen.own().calls, seen.own().errors), (4000, 1));
+    assert_eq!(
+        (seen.tally(0, "matched"), seen.tally(0, "fired")),
+        (4000, 1)
+    );
+    assert_eq!(seen.counts(), [3]);
+}
+
+fn every_hundredth_call_of_eight_threads(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@100+100"];
+    let seen = rig.work(&rule, &["threads", "8", "1000", "getppid"]);
+    assert_eq!(seen.own().errors, 80);
+    let hundreds: Vec<u64> = (1..=80).map(|n| n * 100).collect();
+    assert_eq!(seen.counts(), hundreds);
+}
+
+fn every_thread_is_hit(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "getppid=EPERM"],
+        &["threads", "4", "25", "getppid"],
+    );
+    assert_eq!(seen.threads, [25; 4]);
+}
+
+fn a_result_is_made_up(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "getppid=ret:0"],
+        &["threads", "1", "5", "getppid"],
+    );
+    assert_eq!((seen.own().zeros, seen.own().errors), (5, 0));
+}
+
+fn a_kill_comes_at_its_call(rig: &Rig) {
+    let rule = ["--rule", "getppid=kill@3"];
+    let victim = ["threads", "1", "5", "getppid"];
+    let summary = if let Some(play) = rig.mock {
+        let (seen, was_killed) = play(&rule, programs::VICTIM, &victim);
+        assert!(was_killed);
+        seen.summary
+    } else {
+        let mut running = rig.start(&rule, programs::VICTIM, &victim);
+        running.victim.go();
+        let (ended, summary, _) = running.finish();
+        let status = if rig.way.launches() { Some(137) } else { None };
+        assert_eq!(ended.code(), status, "{ended}");
+        summary
+    };
+    assert_eq!(summary["rules"][0]["matched"], 3, "{summary}");
+    assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
+}
+
+fn a_signal_comes_and_the_call_runs(rig: &Rig) {
+    let rule = ["--rule", "getppid=signal:SIGUSR1@2"];
+    let seen = rig.work(&rule, &["threads", "1", "5", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().signals), (0, 1));
+}
+
+fn the_body_is_skipped(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "unlink=EIO@1"],
+        &["threads", "1", "1", "unlink"],
+    );
+    let own = seen.own();
+    assert_eq!((own.errors, own.errno, own.exists), (1, 5, true));
+}
+
+fn a_chain_is_taken_step_by_step(rig: &Rig) {
+    let rule = ["--rule", "getppid=5*EPERM->3*off->2*ret:0->off"];
+    let seen = rig.work(&rule, &["threads", "1", "20", "getppid"]);
+    assert_eq!(seen.counts(), [1, 2, 3, 4, 5, 9, 10]);
+    // Threads on several processors may take their steps in another order than their numbers; each
+    // step is taken as often as it says.
+    let seen = rig.work(&rule, &["threads", "8", "200", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().zeros), (5, 2));
+}
+
+fn threads_are_counted_apart(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@3,per:thread"];
+    let seen = rig.work(&rule, &["threads", "8", "50", "getppid"]);
+    assert_eq!(seen.threads, [1; 8]);
+}
+
+const FAMILY: [&str; 4] = ["child-before", "child-after", "grandchild", "after-exec"];
+
+fn family(rig: &Rig, options: &[&str]) -> Observed {
+    rig.observe(
+        options,
+        programs::VICTIM,
+        &["family", "10", "getppid"],
+        &FAMILY,
+    )
+}
+
+fn processes_are_counted_apart(rig: &Rig) {
+    let seen = family(rig, &["--rule", "getppid=EPERM@3,per:process"]);
+    for who in FAMILY {
+        assert_eq!(seen.seen[who].errors, 1, "{who}");
+    }
+    assert_eq!(seen.tally(0, "matched"), 40);
+}
+
+fn a_family_is_counted_together(rig: &Rig) {
+    let seen = family(rig, &["--rule", "getppid=EPERM@1..12"]);
+    assert_eq!(seen.tally(0, "matched"), 40);
+    let errors: u64 = seen.seen.values().map(|seen| seen.errors).sum();
+    assert_eq!(errors, 12);
+}
+
+fn descendants_are_left_alone_when_asked(rig: &Rig) {
+    let seen = family(rig, &["--no-follow", "--rule", "getppid=EPERM"]);
+    for who in FAMILY {
+        let wanted = if who == "after-exec" { 10 } else { 0 };
+        assert_eq!(seen.seen[who].errors, wanted, "{who}");
+    }
+}
+
+fn a_thread_other_than_the_first_may_exec(rig: &Rig) {
+    let seen = rig.observe(
+        &["--rule", "getppid=EPERM@1..5"],
+        programs::VICTIM,
+        &["threadexec", "10", "getppid"],
+        &["after-exec"],
+    );
+    assert_eq!(seen.seen["after-exec"].errors, 5);
+    assert_eq!(seen.tally(0, "matched"), 10);
+}
+
+fn the_first_rule_with_a_result_decides(rig: &Rig) {
+    let rules = ["--rule", "getppid=EPERM@2", "--rule", "getppid=EIO@2+"];
+    let seen = rig.work(&rules, &["threads", "1", "4", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (3, 1));
+    assert_eq!((seen.tally(1, "shadowed"), seen.tally(1, "fired")), (1, 2));
+}
+
+fn a_32_bit_caller_is_hit(rig: &Rig) {
+    let rule = ["--rule", "fsync=EIO@2"];
+    let victim = ["threads", "1", "3", "fsync"];
+    let seen = rig.observe(&rule, programs::VICTIM32, &victim, &["self"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (1, 5));
+}
+
+fn an_abi_can_be_named(rig: &Rig) {
+    let victim = ["threads", "1", "3", "fsync"];
+    for (rule, program, errors) in [
+        ("fsync@64=EIO", programs::VICTIM32, 0),
+        ("fsync@32=EIO", programs::VICTIM32, 3),
+        ("fsync@64=EIO", programs::VICTIM, 3),
+        ("fsync@32=EIO", programs::VICTIM, 0),
+    ] {
+        let seen = rig.observe(&["--rule", rule], program, &victim, &["self"]);
+        assert_eq!(seen.own().errors, errors, "{rule} {program}");
+    }
+}
+
+fn firings_are_at_most_max(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@max:5"];
+    let seen = rig.work(&rule, &["threads", "8", "50", "getppid"]);
+    assert_eq!((seen.own().errors, seen.tally(0, "fired")), (5, 5));
+}
+
+/// Which of 200 calls `10%` takes by the seed 7, wherever they are decided.
+const DRAWN: &[u64] = &[
+    2, 8, 27, 62, 74, 96, 120, 127, 133, 135, 152, 166, 186, 191, 200,
+];
+
+fn the_seed_draws_the_calls(rig: &Rig) {
+    let rule = ["--seed", "7", "--rule", "getppid=EPERM@10%"];
+    let seen = rig.work(&rule, &["threads", "1", "200", "getppid"]);
+    assert_eq!(seen.counts(), DRAWN);
+}
+
+fn records_are_as_many_as_errors(rig: &Rig) {
+    let rule = ["--rule", "getppid=EPERM@5+5"];
+    let seen = rig.work(&rule, &["threads", "8", "1000", "getppid"]);
+    let lost = seen.tally(0, "dropped");
+    assert_eq!(seen.own().errors, 1600);
+    assert_eq!(seen.counts().len() as u64 + lost, 1600);
+}
+
+/// Every kind of range with every step and every scope, many rules to a session. None fires, so that
+/// each is counted for itself; how often it would have is told all the same.
+fn every_condition_on_counts(rig: &Rig) {
+    let mut rules = Vec::new();
+    for scope in ["rule", "process", "thread"] {
+        for first in [1, 2, 7, 10] {
+            for last in [None, Some(first), Some(first + 3), Some(40)] {
+                for step in [1, 2, 5] {
+                    rules.push((scope, first, last, step));
+                }
+            }
+        }
+    }
+    let (threads, each) = (3, 11);
+    for rules in rules.chunks(48) {
+        let texts: Vec<String> = rules
+            .iter()
+            .map(|(scope, first, last, step)| {
+                let last = last.map_or_else(String::new, |last| format!("..{last}"));
+                let step = match (last.is_empty(), step) {
+                    (true, 1) => "+".to_owned(),
+                    (false, 1) => String::new(),
+                    (_, step) => format!("+{step}"),
+                };
+                format!("getppid=EPERM@{first}{last}{step},per:{scope}")
+            })
+            .collect();
+        let mut options = vec!["--dry-run"];
+        options.extend(texts.iter().flat_map(|text| ["--rule", text]));
+        let (threads, each) = (threads.to_string(), each.to_string());
+        let seen = rig.work(&options, &["threads", &threads, &each, "getppid"]);
+        assert_eq!(seen.own().errors, 0);
+        for (index, rule) in rules.iter().enumerate() {
+            let (scope, first, last, step) = *rule;
+            let total = seen.own().calls;
+            let (counters, calls) = if scope == "thread" {
+                (3, 11)
+            } else {
+                (1, total)
+            };
+            let selected = (1..=calls)
+                .filter(|n| *n >= first && last.is_none_or(|last| *n <= last))
+                .filter(|n| (n - first) % step == 0)
+                .count() as u64;
+            assert_eq!(seen.tally(index, "matched"), total, "{}", texts[index]);
+            assert_eq!(
+                seen.tally(index, "fired"),
+                counters * selected,
+                "{}",
+                texts[index]
+            );
+        }
+    }
+}
+
+/// finject ends while a thread sleeps in a call that a rule names: it sleeps on, and wakes by what it
+/// waits for.
+fn a_sleeping_call_outlives_the_session(rig: &Rig) {
+    let rule = ["--rule", "pause=EPERM@9", "--duration", "300ms"];
+    let mut running = rig.start(&rule, programs::VICTIM, &["threads", "1", "2", "pause"]);
+    running.victim.go();
+    thread::sleep(Duration::from_millis(600));
+    for signals in 1..=2 {
+        let pid = running.victim.worker();
+        eventually(PATIENCE, "it sleeps", || state(pid) == Some('S'));
+        running.victim.signal_worker(Signal::USR1);
+        thread::sleep(Duration::from_millis(50 * signals));
+    }
+    let seen = running.victim.seen("self");
+    assert_eq!(
+        (seen.calls, seen.errors, seen.errno, seen.signals),
+        (2, 2, 4, 2)
+    );
+    let (ended, _, _) = running.finish();
+    assert_eq!(ended.code(), Some(0), "{ended}");
+}
+
+/// The letter of /proc/PID/stat.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Twenty calls with the offsets from -5 to 4, each twice; all rules in one session, so that none fires.
+fn arguments_are_looked_at(rig: &Rig) {
+    let rules = [
+        ("fd=77", 20),
+        ("fd=76", 0),
+        ("fd!=76", 20),
+        ("fd!=77", 0),
+        ("arg1=77,arg3=SEEK_END", 20),
+        ("arg3=SEEK_SET", 0),
+        ("arg2=-5", 2),
+        ("arg2=0xfffffffffffffffb", 2),
+        ("arg2!=-5", 18),
+        ("arg2<0", 10),
+        ("arg2>=0,arg2!=3", 8),
+        ("arg2>-2,arg2<=1", 6),
+        ("arg2&4", 10),
+        ("fd=77,arg2>2", 4),
+        // Beyond what the argument can be, in one ABI or in both.
+        ("arg2<4G", 20),
+        ("arg2>4G", 0),
+        ("arg1=0x10000004d", 0),
+    ];
+    let texts = rules.map(|(predicates, _)| format!("lseek({predicates})=EPERM"));
+    let mut options = vec!["--dry-run"];
+    options.extend(texts.iter().flat_map(|text| ["--rule", text]));
+    let victim = ["threads", "1", "20", "lseek"];
+    for program in [programs::VICTIM, programs::VICTIM32] {
+        let seen = rig.observe(&options, program, &victim, &["self"]);
+        for (index, (predicates, matched)) in rules.into_iter().enumerate() {
+            // No 32-bit offset is that number.
+            let is_wide = predicates.contains("0xfffffffffffffffb");
+            let matched = if is_wide && program == programs::VICTIM32 {
+                0
+            } else {
+                matched
+            };
+            assert_eq!(
+                (seen.tally(index, "matched"), seen.tally(index, "excluded")),
+                (matched, 20 - matched),
+                "{program} {predicates}"
+            );
+        }
+    }
+    // Alone, so that a filter may keep calls from finject.
+    for (rule, hit) in [
+        ("lseek(fd=77,arg2<0)=EPERM", 10),
+        ("lseek(fd=76)=EPERM", 0),
+        ("lseek(arg2=-5)=EPERM", 2),
+        ("lseek(arg3&SEEK_END)=EPERM", 20),
+    ] {
+        let seen = rig.work(&["--rule", rule], &victim);
+        let told = (seen.own().errors, seen.tally(0, "matched"));
+        assert_eq!(told, (hit, hit), "{rule}");
+    }
+}
+
+fn arguments_are_part_of_what_is_counted(rig: &Rig) {
+    let seen = rig.work(
+        &["--rule", "lseek(arg2=4)=EPERM@3..20+2"],
+        &["threads", "8", "100", "lseek"],
+    );
+    assert_eq!((seen.own().errors, seen.tally(0, "matched")), (9, 80));
+    let counts: Vec<u64> = (3..20).step_by(2).collect();
+    assert_eq!(seen.counts(), counts);
+}
+
+/// The program opens one file of its own; its loader opens more before.
+fn the_loaders_calls_do_not_count(rig: &Rig) {
+    let rule = ["--dry-run", "--rule", "openat=EIO"];
+    let again = ["threadexec", "1", "getppid"];
+    let seen = rig.observe(&rule, programs::VICTIM, &again, &["after-exec"]);
+    assert_eq!(seen.tally(0, "matched"), 1);
+    if !rig.way.launches() {
+        return;
+    }
+    for program in [programs::VICTIM, programs::VICTIM32] {
+        let seen = rig.observe(&rule, program, &["threads", "1", "1", "getppid"], &["self"]);
+        assert_eq!(seen.tally(0, "matched"), 1, "{program}");
+    }
+    // The shell's descendant: cat's own call fails, not its loader's.
+    let mut launcher = Command::new(&rig.finject);
+    launcher
+        .env_remove("FINJECT_RULES")
+        .env("LC_ALL", "C")
+        .args(["--quiet", "--backend", rig.way.backend()])
+        .args(["--rule", "openat=ENOENT@1"])
+        .args(["--", "sh", "-c", "cat /etc/hostname; exit $?"]);
+    let ended = Child::run(&mut launcher);
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    assert!(
+        ended
+            .err()
+            .contains("cat: /etc/hostname: No such file or directory"),
+        "{ended}"
+    );
+}
