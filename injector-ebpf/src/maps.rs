@@ -35,21 +35,37 @@ pub fn shared() -> *mut Shared {
     unsafe { core::ptr::read_volatile(&raw const shared) }
 }
 
-/// Whether a process is a target. An id beyond the limit would share a bit, and there is none.
+/// A bit a process id.
+type Bits = [u64; PID_LIMIT as usize / 64];
+
+/// The word that holds a process's bit. An id beyond the limit would share one, and there is none.
+#[inline(always)]
+fn word_of(bits: *mut Bits, tgid: u32) -> *mut u64 {
+    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
+    // SAFETY: within the array.
+    unsafe { &raw mut (*bits)[index] }
+}
+
+/// Whether a process's bit is set.
+#[inline(always)]
+fn has_bit(bits: *mut Bits, tgid: u32) -> bool {
+    // SAFETY: within the array; volatile, since others change it.
+    let word = unsafe { core::ptr::read_volatile(word_of(bits, tgid)) };
+    word >> (tgid & 63) & 1 != 0
+}
+
+/// Whether a process is a target.
 #[inline(always)]
 pub fn is_target(tgid: u32) -> bool {
-    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
-    // SAFETY: within the array; volatile, since others change it.
-    let word = unsafe { core::ptr::read_volatile(&raw const (*direct()).targets[index]) };
-    word >> (tgid & 63) & 1 != 0
+    // SAFETY: the mapped memory.
+    has_bit(unsafe { &raw mut (*direct()).targets }, tgid)
 }
 
 /// The word that holds a process's bit.
 #[inline(always)]
 pub fn target_word(tgid: u32) -> *mut u64 {
-    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
-    // SAFETY: within the array.
-    unsafe { &raw mut (*direct()).targets[index] }
+    // SAFETY: the mapped memory.
+    word_of(unsafe { &raw mut (*direct()).targets }, tgid)
 }
 
 /// Whether a process is the command that finject launches, before its first exec. Taken note of once:
@@ -70,18 +86,15 @@ pub fn is_launched(tgid: u32) -> bool {
 /// Whether a process is between an exec and its program's first call, as far as is known.
 #[inline(always)]
 pub fn is_beginning(tgid: u32) -> bool {
-    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
-    // SAFETY: within the array; volatile, since others change it.
-    let word = unsafe { core::ptr::read_volatile(&raw const (*direct()).beginning[index]) };
-    word >> (tgid & 63) & 1 != 0
+    // SAFETY: the mapped memory.
+    has_bit(unsafe { &raw mut (*direct()).beginning }, tgid)
 }
 
 /// The word that holds that bit of a process.
 #[inline(always)]
 pub fn beginning_word(tgid: u32) -> *mut u64 {
-    let index = (tgid as usize >> 6) & (PID_LIMIT as usize / 64 - 1);
-    // SAFETY: within the array.
-    unsafe { &raw mut (*direct()).beginning[index] }
+    // SAFETY: the mapped memory.
+    word_of(unsafe { &raw mut (*direct()).beginning }, tgid)
 }
 
 /// Whether the rules are in force.
