@@ -86,6 +86,26 @@ impl Report {
     ) -> End {
         println!("\n=== {name}");
         let start = Instant::now();
+        self.note(name, act, || start.elapsed())
+    }
+
+    /// Takes down a step that was carried out elsewhere, beside others; `act` tells what came of it.
+    pub(crate) fn carried_out(
+        &mut self,
+        name: &str,
+        took: Duration,
+        act: impl FnOnce(&mut Self) -> anyhow::Result<Done>,
+    ) -> End {
+        println!("\n=== {name} has ended");
+        self.note(name, act, || took)
+    }
+
+    fn note(
+        &mut self,
+        name: &str,
+        act: impl FnOnce(&mut Self) -> anyhow::Result<Done>,
+        took: impl FnOnce() -> Duration,
+    ) -> End {
         let known = self.tests.len();
         let done = act(self).unwrap_or_else(|error| End::Failed(format!("{error:#}")).into());
         if done.end != End::Passed {
@@ -104,7 +124,7 @@ impl Report {
         self.steps.push(Step {
             name: name.to_owned(),
             end: done.end.clone(),
-            took: start.elapsed(),
+            took: took(),
             counted: in_tests,
         });
         done.end
@@ -278,6 +298,18 @@ virtual machine 6.12  passed     1.2 s
 ";
         assert_eq!(report.text(), expected);
         assert_eq!(report.status(), 0);
+    }
+
+    #[test]
+    fn a_step_that_was_carried_out_elsewhere_has_its_own_time() {
+        let mut report = Report::default();
+        let took = Duration::from_secs(75);
+        report.carried_out("virtual machine 6.1", took, |_| anyhow::bail!("no memory"));
+        let expected = "
+virtual machine 6.1  FAILED: no memory    75.0 s
+0 passed, 1 failed
+";
+        assert_eq!(report.text(), expected);
     }
 
     #[test]

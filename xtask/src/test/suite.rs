@@ -6,9 +6,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    sync::{
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::channel,
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -28,6 +34,8 @@ use crate::{
 pub(crate) const KERNELS: &[&str] = &["6.1", "6.12", "6.12-no-override", "debian"];
 /// Targets that run in virtual machines have names that start so.
 pub(super) const PREFIX: &str = "vm_";
+/// Machines that run at a time, at the most: each has 2 GiB.
+const AT_ONCE: usize = 4;
 /// Starts the lines that the script in the guest prints between targets.
 const MARK: &str = "@@finject-tests@@ ";
 
@@ -110,6 +118,17 @@ struct Machine {
     object: Option<PathBuf>,
     /// By target, what to run there.
     tests: BTreeMap<usize, Vec<String>>,
+}
+
+/// What a boot left.
+#[derive(Debug)]
+struct Booted {
+    /// What its tests printed.
+    output: String,
+    /// What went wrong with the machine itself.
+    failure: Option<BootError>,
+    /// Where the output is.
+    log: PathBuf,
 }
 
 /// What was built, what can be booted, and what is to run.
@@ -243,15 +262,45 @@ impl Suite {
         self.kernels.iter().any(|kernel| kernel.name == name)
     }
 
-    /// Boots one machine after another.
+    /// Boots the machines, as many at a time as there are processors: the tests in one mostly keep one
+    /// of its processors at work.
     pub(crate) fn run(&self, report: &mut Report) {
-        for machine in &self.machines {
-            let name = format!("virtual machine {}", machine.label);
-            report.step(&name, |report| self.boot(machine, report));
-        }
+        let at_once = thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(AT_ONCE);
+        println!(
+            "{} virtual machines, {at_once} at a time",
+            self.machines.len()
+        );
+        let next = AtomicUsize::new(0);
+        let (sender, ended) = channel();
+        thread::scope(|scope| {
+            for _ in 0..at_once {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    while let Some(machine) = self.machines.get(next.fetch_add(1, Relaxed)) {
+                        println!("booting {}", machine.label);
+                        let start = Instant::now();
+                        let booted = self.boot(machine);
+                        // The other end is there until this thread ends.
+                        let _ = sender.send((machine, start.elapsed(), booted));
+                    }
+                });
+            }
+            drop(sender);
+            for (machine, took, booted) in ended {
+                let name = format!("virtual machine {}", machine.label);
+                report.carried_out(
+                    &name,
+                    took,
+                    |report| Ok(self.tell(machine, booted?, report)),
+                );
+            }
+        });
     }
 
-    fn boot(&self, machine: &Machine, report: &mut Report) -> anyhow::Result<Done> {
+    /// Boots a machine and runs its tests.
+    fn boot(&self, machine: &Machine) -> anyhow::Result<Booted> {
         let directory = repo::root().join("target/vm-tests");
         fs::create_dir_all(&directory)
             .with_context(|| format!("making {}", directory.display()))?;
@@ -286,21 +335,36 @@ impl Suite {
         boot.timeout = Duration::from_secs(120 + targets * (seconds + 10));
         boot.capture = true;
         boot.env = self.environment(machine);
-        let (output, trouble) = match vm::boot(&boot) {
+        let (output, failure) = match vm::boot(&boot) {
             Ok(outcome) => (outcome.stdout, None),
             Err(error) => {
                 let failure = error.downcast::<BootError>()?;
-                println!("{}", failure.report());
-                let trouble = failure.to_string();
                 let (BootError::Panic { output, .. }
                 | BootError::Hang { output, .. }
-                | BootError::Off { output, .. }) = failure;
-                (output, Some(trouble))
+                | BootError::Off { output, .. }) = &failure;
+                (output.clone(), Some(failure))
             }
         };
-        let text = String::from_utf8_lossy(&output);
         let log = file("log");
-        fs::write(&log, &*text).with_context(|| format!("writing {}", log.display()))?;
+        fs::write(&log, &output).with_context(|| format!("writing {}", log.display()))?;
+        Ok(Booted {
+            output: String::from_utf8_lossy(&output).into_owned(),
+            failure,
+            log,
+        })
+    }
+
+    /// Says what came of a machine, and puts its tests' results into the report.
+    fn tell(&self, machine: &Machine, booted: Booted, report: &mut Report) -> Done {
+        let Booted {
+            output: text,
+            failure,
+            log,
+        } = booted;
+        let trouble = failure.as_ref().map(BootError::to_string);
+        if let Some(failure) = &failure {
+            println!("{}", failure.report());
+        }
         let results = self.results(machine, &text, trouble.as_deref());
         let count = |wanted: fn(&Verdict) -> bool| {
             results
@@ -321,12 +385,12 @@ impl Suite {
         for (name, verdict) in results {
             report.test(place(&name, &machine.label), verdict);
         }
-        Ok(match (trouble, failed) {
+        match (trouble, failed) {
             (Some(why), _) => End::Failed(why),
             (None, 0) => End::Passed,
             (None, failed) => End::Failed(format!("{failed} tests")),
         }
-        .into())
+        .into()
     }
 
     fn environment(&self, machine: &Machine) -> Vec<(String, String)> {
