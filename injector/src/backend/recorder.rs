@@ -93,6 +93,11 @@ impl Recorder {
         self.threads.look(tid).map(|(caller, _)| caller)
     }
 
+    /// A process executes another program, or is about to.
+    pub(super) fn forget_names(&self) {
+        self.threads.forget_names();
+    }
+
     /// The call's part of a record. Before the caller goes on: then it may be gone.
     pub(super) fn facts(&self, tid: u32, call: CallSlot, args: [u64; 6]) -> Event {
         let found = self.threads.look(tid);

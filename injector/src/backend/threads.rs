@@ -1,13 +1,15 @@
 //! What /proc tells of the threads that call, kept for as long as they live: to look it up anew for each call costs more
 //! than the call. A descriptor of a thread's name stays that thread's, and can be read no more once it has ended, so
-//! that reading the name tells both that what is known still holds, and the name.
+//! that reading the name tells both that what is known still holds, and the name. It is read once a millisecond at
+//! most, within which the kernel gives no thread's id to another: it goes through all others first.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::decider::Caller;
+use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 
 /// Threads that are known at most: each is a descriptor, of which a process has 1024 where nobody says otherwise.
@@ -15,11 +17,17 @@ const MOST: usize = 512;
 /// Bytes of a thread's name, its end included (include/linux/sched.h, `TASK_COMM_LEN`).
 const NAME: usize = 16;
 
+/// How long a name is taken to hold, nanoseconds.
+const LASTS_NS: u64 = 1_000_000;
+
 /// A thread that was seen.
 #[derive(Debug)]
 struct Known {
     comm: File,
     caller: Caller,
+    name: [u8; NAME],
+    /// When the name was read, `CLOCK_MONOTONIC` nanoseconds; 0 for one that is to be read again.
+    read_ns: u64,
 }
 
 /// The threads that were seen.
@@ -42,11 +50,16 @@ fn name_of(comm: &File) -> Option<[u8; NAME]> {
 }
 
 impl Threads {
-    /// Who a thread is, and what it is called now; [`None`] where it is gone.
+    /// Who a thread is, and what it is called now, or was a millisecond ago; [`None`] where it is gone.
     pub(super) fn look(&self, tid: u32) -> Option<(Caller, [u8; NAME])> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(&tid) {
+        let now_ns = monotonic_ns();
+        let mut known = self.known();
+        if let Some(found) = known.get_mut(&tid) {
+            if now_ns.saturating_sub(found.read_ns) < LASTS_NS {
+                return Some((found.caller, found.name));
+            }
             if let Some(name) = name_of(&found.comm) {
+                (found.name, found.read_ns) = (name, now_ns);
                 return Some((found.caller, name));
             }
             known.remove(&tid);
@@ -63,8 +76,25 @@ impl Threads {
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(tid, Known { comm, caller });
+        let thread = Known {
+            comm,
+            caller,
+            name,
+            read_ns: now_ns,
+        };
+        known.insert(tid, thread);
         Some((caller, name))
+    }
+
+    /// A process executes another program, or is about to: its name is another then.
+    pub(super) fn forget_names(&self) {
+        for thread in self.known().values_mut() {
+            thread.read_ns = 0;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u32, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn caller(&self, tid: u32) -> Option<Caller> {
@@ -83,19 +113,21 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
-    fn a_thread_is_looked_up_once_and_its_name_each_time() {
+    fn a_thread_is_looked_up_once_and_its_name_now_and_then() {
         let threads = Threads::default();
         let (first, second) = std::thread::spawn(move || {
             let tid = std::fs::read_link("/proc/thread-self").unwrap();
             let tid: u32 = tid.file_name().unwrap().to_str().unwrap().parse().unwrap();
             let first = threads.look(tid).unwrap();
             std::fs::write("/proc/thread-self/comm", "fifteen-letters").unwrap();
+            std::thread::sleep(Duration::from_nanos(LASTS_NS));
             let second = threads.look(tid).unwrap();
-            assert_eq!(threads.known.lock().unwrap().len(), 1);
+            assert_eq!(threads.known().len(), 1);
             (first, second)
         })
         .join()
@@ -108,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_read_again_when_another_program_is_executed() {
+        let threads = Threads::default();
+        let own = std::process::id();
+        let name = threads.look(own).unwrap().1;
+        let stale = |known: &mut Known| (known.name, known.read_ns) = ([7; NAME], u64::MAX);
+        stale(threads.known().get_mut(&own).unwrap());
+        assert_eq!(threads.look(own).unwrap().1, [7; NAME]);
+        threads.forget_names();
+        assert_eq!(threads.look(own).unwrap().1, name);
+    }
+
+    #[test]
     fn what_was_known_of_a_thread_that_has_ended_is_forgotten() {
         let threads = Threads::default();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
@@ -115,8 +159,9 @@ mod tests {
         assert_eq!(threads.look(pid).unwrap().0.tgid, pid);
         drop(child.stdin.take());
         child.wait().unwrap();
+        std::thread::sleep(Duration::from_nanos(LASTS_NS));
         assert_eq!(threads.look(pid), None);
-        assert!(threads.known.lock().unwrap().is_empty());
+        assert!(threads.known().is_empty());
     }
 
     #[test]
@@ -131,10 +176,15 @@ mod tests {
                 process_start: 0,
                 thread_start: 0,
             };
-            let known = Known { comm, caller };
-            threads.known.lock().unwrap().insert(u32::MAX - tid, known);
+            let known = Known {
+                comm,
+                caller,
+                name: [0; NAME],
+                read_ns: 0,
+            };
+            threads.known().insert(u32::MAX - tid, known);
         }
         assert!(threads.look(own).is_some());
-        assert_eq!(threads.known.lock().unwrap().len(), 1);
+        assert_eq!(threads.known().len(), 1);
     }
 }

@@ -216,6 +216,9 @@ impl Work<'_> {
     /// Whether the call is the loader's, or the exec that starts the command. Takes note of execs.
     fn comes_before_the_program(&self, call: &Notification) -> bool {
         let is_exec = is_exec(slot_of(call));
+        if is_exec {
+            self.own.recorder.forget_names();
+        }
         if !is_exec && !self.started.load(Relaxed) {
             return true; // The child's that is going to execute the command.
         }

@@ -4,6 +4,7 @@
 
 pub mod census;
 pub mod count;
+mod filters;
 mod keeper;
 mod place;
 mod pulse;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use injector_common::RunState;
 
+use super::filters::Filters;
 use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
@@ -79,6 +80,7 @@ pub(super) struct Tracing<'t> {
     /// By thread id.
     tracees: HashMap<u32, Tracee>,
     gate: Gate,
+    filters: Filters,
     /// The command's own exec, which is no call of its program's, has come.
     has_begun: bool,
     /// A thread was asked to stop, or is in a call made again that has a time.
@@ -94,6 +96,7 @@ impl<'t> Tracing<'t> {
             own,
             tracees: HashMap::new(),
             gate: Gate::default(),
+            filters: Filters::default(),
             is_owing: true,
             has_begun: matches!(own.mode, Mode::Attach(_)),
             proc: Proc::default(),
@@ -228,6 +231,7 @@ impl<'t> Tracing<'t> {
     }
 
     fn ended(&mut self, tid: u32) {
+        self.filters.forget(tid);
         if let Some(tracee) = self.tracees.remove(&tid)
             && tracee.tgid == tid
         {
@@ -319,6 +323,12 @@ impl<'t> Tracing<'t> {
     fn executed(&mut self, tid: u32, former: u32) {
         if former != tid {
             self.tracees.remove(&former);
+            self.filters.forget(former);
+        }
+        // It may be another thread's id so far.
+        self.filters.forget(tid);
+        if let Work::Decide(recorder, _) = &self.own.work {
+            recorder.forget_names();
         }
         let is_filtered = self.own.is_filtered();
         let tracee = self.add(tid, tid);
@@ -341,6 +351,7 @@ impl<'t> Tracing<'t> {
             return;
         };
         if std::mem::take(&mut tracee.inside) {
+            self.filters.left(tid);
             if std::mem::take(&mut tracee.unfiltered) {
                 let _ = ptrace::set_options(tid, self.own.options(), false);
             }
@@ -408,6 +419,7 @@ impl<'t> Tracing<'t> {
             nr,
         };
         let own = self.own;
+        self.filters.entered(tid, call);
         if let Work::Decide(recorder, seen) = &own.work {
             let in_force = own.memory.state() == RunState::Armed;
             if in_force {
@@ -468,7 +480,7 @@ impl<'t> Tracing<'t> {
     /// target's own filters would judge it as the call -1, after this stop; in a launched command
     /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
     fn skip(&mut self, tid: u32, value: i64) -> bool {
-        if !self.own.is_filtered() && self.proc.has_filter(Tgid(tid)) {
+        if !self.own.is_filtered() && self.filters.has(tid, || self.proc.has_filter(Tgid(tid))) {
             if ptrace::set_options(tid, self.own.options(), true).is_err() {
                 return false;
             }
