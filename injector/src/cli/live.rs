@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use injector_common::EventKind;
+
 use crate::backend::HookReport;
 use crate::backend::choose::Choice;
 use crate::history::{Kind, Record};
@@ -114,15 +116,23 @@ impl Observer for Live {
         }
     }
 
+    fn wants(&mut self, kind: EventKind) -> bool {
+        if self.quiet || kind != EventKind::Fired {
+            return false;
+        }
+        let has_room = self.shown < LINES;
+        if has_room {
+            self.shown += 1;
+        } else {
+            self.left_out += 1;
+        }
+        has_room
+    }
+
     fn record(&mut self, record: &Record) {
         if self.quiet || record.kind != Kind::Fired {
             return;
         }
-        if self.shown >= LINES {
-            self.left_out += 1;
-            return;
-        }
-        self.shown += 1;
         if let Some(line) = describe(record) {
             say(&self.paint("1", &line));
         }

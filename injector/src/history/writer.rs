@@ -59,6 +59,11 @@ impl Writer {
         Ok(Self::to(out))
     }
 
+    /// Whether records go anywhere.
+    pub fn is_kept(&self) -> bool {
+        self.out.is_some()
+    }
+
     /// Numbers a record and lets it wait.
     pub fn write(&mut self, mut record: Record) {
         self.seq += 1;

@@ -64,6 +64,11 @@ pub enum SessionError {
 pub trait Observer {
     /// Faults are in force; `passed_over` are better backends, each with the reason why not.
     fn armed(&mut self, hooks: &HookReport, passed_over: &[(Choice, String)]);
+    /// Whether a record of this kind is wanted. Where no history keeps it either, one that is not is
+    /// counted and not made: that costs more than a firing.
+    fn wants(&mut self, _kind: EventKind) -> bool {
+        true
+    }
     /// A record was made.
     fn record(&mut self, record: &Record);
     /// Something that the user should know.
@@ -367,9 +372,18 @@ impl<'p> Session<'p> {
             && let Some(event) = self.backend.poll()
         {
             taken += 1;
-            if EventKind::from_wire(event.kind).is_some() {
-                let record = decode::record(&event, self.plan, self.offset_ns);
+            let Some(kind) = EventKind::from_wire(event.kind) else {
+                continue;
+            };
+            let is_wanted = observer.wants(kind);
+            if !is_wanted && !self.history.is_kept() {
+                continue;
+            }
+            let record = decode::record(&event, self.plan, self.offset_ns);
+            if is_wanted {
                 self.write(record, observer);
+            } else {
+                self.history.write(record);
             }
         }
         taken
