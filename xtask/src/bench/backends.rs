@@ -16,6 +16,7 @@ use crate::setup::{self, Need};
 use crate::vm;
 use anyhow::Context as _;
 use measure::Effort;
+use page::Tally;
 use place::Place;
 use std::time::Instant;
 use timings::Timings;
@@ -89,8 +90,12 @@ pub(super) fn run(options: &Options) -> anyhow::Result<i32> {
     if !options.quick && !options.calls && !options.programs {
         document::write(Part::Backends, &text)?;
     }
-    let (holds, asked) = facts.tally();
-    eprintln!("bench: {holds} of {asked} that are asked hold");
+    let Tally {
+        holds,
+        asked,
+        impossible,
+    } = facts.tally();
+    eprintln!("bench: {holds} of {asked} that are asked hold; {impossible} cannot");
     Ok(0)
 }
 

@@ -20,12 +20,20 @@ pub(super) struct Ratio {
     pub(super) value: f64,
     /// The most that it may be; nothing is asked where there is none.
     pub(super) most: Option<f64>,
+    /// What the bare mechanism alone comes to; none where it is what is compared with.
+    pub(super) floor: Option<f64>,
 }
 
 impl Ratio {
     /// Whether it is what is asked; none where nothing is.
     pub(super) fn holds(self) -> Option<bool> {
         self.most.map(|most| self.value <= most)
+    }
+
+    /// Whether what is asked can be had by this mechanism at all.
+    pub(super) fn is_possible(self) -> bool {
+        let floor = self.floor.unwrap_or(0.0);
+        self.most.is_none_or(|most| floor <= most)
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) fn of_calls(timings: &Timings<Place>) -> anyhow::Result<Vec<Line>> {
                 over_raw: Ratio {
                     value: timings.ratio(place, way.own(), way.raw())?,
                     most: is_matched.then_some(OVER_RAW),
+                    floor: None,
                 },
                 over_strace: Ratio {
                     value: timings.ratio(place, way.own(), way.strace())?,
@@ -89,6 +98,7 @@ pub(super) fn of_calls(timings: &Timings<Place>) -> anyhow::Result<Vec<Line>> {
                     } else {
                         NOISE
                     }),
+                    floor: Some(timings.ratio(place, way.raw(), way.strace())?),
                 },
             });
         }
@@ -120,10 +130,12 @@ pub(super) fn of_jobs(timings: &Timings<Job>) -> anyhow::Result<Vec<Line>> {
                 over_raw: Ratio {
                     value: timings.ratio(job, way.own(), way.raw())?,
                     most: Some(OVER_RAW),
+                    floor: None,
                 },
                 over_strace: Ratio {
                     value: timings.ratio_of_added(job, way.own(), way.strace())?,
                     most: is_telling.then(|| way.share_of_strace()),
+                    floor: Some(timings.ratio_of_added(job, way.raw(), way.strace())?),
                 },
             });
         }
@@ -219,6 +231,32 @@ mod tests {
                 .collect();
             assert_eq!(failing(&calls(&[(tool, value)])), expected, "{tool:?}");
         }
+    }
+
+    #[test]
+    fn what_the_bare_mechanism_alone_exceeds_cannot_be_had() {
+        let of_strace = |strace: f64| {
+            let lines = calls(&[(Tool::StraceAttach, strace)]);
+            let line = lines.into_iter().find(|line| {
+                line.way == "ptrace, attached" && line.of[0] == "matched, does not fire"
+            });
+            line.unwrap().over_strace
+        };
+        // Raw is 2000, finject 2500, and 60 % are asked.
+        for (strace, holds, is_possible) in [
+            (4200.0, true, true),
+            (4100.0, false, true),
+            (3400.0, false, true),
+            (3300.0, false, false),
+        ] {
+            let ratio = of_strace(strace);
+            assert_eq!(
+                (ratio.holds(), ratio.is_possible()),
+                (Some(holds), is_possible),
+                "{strace}"
+            );
+        }
+        assert!(calls(&[]).iter().all(|line| line.over_raw.is_possible()));
     }
 
     #[test]

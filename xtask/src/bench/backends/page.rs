@@ -24,15 +24,31 @@ pub(super) struct Facts {
     pub(super) ground: String,
 }
 
+/// How many of what is asked hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Those that do.
+    pub(super) holds: usize,
+    /// All that are asked.
+    pub(super) asked: usize,
+    /// Those that do not, and cannot: the bare mechanism alone costs more.
+    pub(super) impossible: usize,
+}
+
 impl Facts {
-    /// How many of what is asked hold, and how many are asked.
-    pub(super) fn tally(&self) -> (usize, usize) {
+    /// How many of what is asked hold.
+    pub(super) fn tally(&self) -> Tally {
         let lines = self.calls.iter().chain(&self.jobs);
-        let asked: Vec<bool> = lines
-            .flat_map(|line| [line.over_raw.holds(), line.over_strace.holds()])
-            .flatten()
+        let asked: Vec<(bool, bool)> = lines
+            .flat_map(|line| [line.over_raw, line.over_strace])
+            .filter_map(|ratio| Some((ratio.holds()?, ratio.is_possible())))
             .collect();
-        (asked.iter().filter(|holds| **holds).count(), asked.len())
+        let count = |wanted: (bool, bool)| asked.iter().filter(|found| **found == wanted).count();
+        Tally {
+            holds: count((true, true)) + count((true, false)),
+            asked: asked.len(),
+            impossible: count((false, false)),
+        }
     }
 }
 
@@ -42,7 +58,11 @@ impl Facts {
 /// When it cannot be formatted.
 pub(super) fn render(facts: &Facts) -> anyhow::Result<String> {
     let mut page = String::new();
-    let (holds, asked) = facts.tally();
+    let Tally {
+        holds,
+        asked,
+        impossible,
+    } = facts.tally();
     write!(
         page,
         "## Calls decided in user space: `notify` and `ptrace`\n\n\
@@ -53,7 +73,8 @@ pub(super) fn render(facts: &Facts) -> anyhow::Result<String> {
          decide nothing. What is compared is in one run.\n\n\
          Asked is, of a matched call: at most 1.3 times the bare mechanism (*of raw*); of strace at most a third by \
          notify, and at most 60 % by ptrace (*of strace*); of another call: no more than under strace, give or take 5 % \
-         of what the timing can tell. **{holds} of {asked} hold.** What does not is **bold**.\n\n",
+         of what the timing can tell. **{holds} of {asked} hold.** What does not is **bold**; of {impossible} of them the bare \
+         mechanism alone costs more than is asked (*floor*: what it comes to).\n\n",
         facts.command,
         facts.machine,
         facts.tools.join(", "),
@@ -76,13 +97,17 @@ fn ratio(ratio: Ratio) -> String {
 }
 
 /// What of it does not hold, in words.
-fn verdict(line: &Line) -> &'static str {
+fn verdict(line: &Line) -> String {
+    let strace = match line.over_strace.floor {
+        Some(floor) if !line.over_strace.is_possible() => format!("strace (floor {floor:.2})"),
+        _ => "strace".to_owned(),
+    };
     match (line.over_raw.holds(), line.over_strace.holds()) {
-        (Some(false), Some(false)) => "**no**: raw, strace",
-        (Some(false), _) => "**no**: raw",
-        (_, Some(false)) => "**no**: strace",
-        (None, None) => "",
-        _ => "yes",
+        (Some(false), Some(false)) => format!("**no**: raw, {strace}"),
+        (Some(false), _) => "**no**: raw".to_owned(),
+        (_, Some(false)) => format!("**no**: {strace}"),
+        (None, None) => String::new(),
+        _ => "yes".to_owned(),
     }
 }
 
@@ -170,7 +195,11 @@ mod tests {
     use super::*;
 
     fn line(over_raw: (f64, Option<f64>), over_strace: (f64, Option<f64>)) -> Line {
-        let ratio = |(value, most)| Ratio { value, most };
+        let ratio = |(value, most)| Ratio {
+            value,
+            most,
+            floor: None,
+        };
         Line {
             of: vec!["other".to_owned(), "8".to_owned(), "free".to_owned()],
             way: "notify, launched",
@@ -195,7 +224,10 @@ mod tests {
 
     #[test]
     fn what_does_not_hold_is_said() {
+        let mut impossible = line((1.2, Some(1.3)), (0.5, Some(0.3)));
+        impossible.over_strace.floor = Some(0.45);
         let page = page(vec![
+            impossible,
             line((1.2, Some(1.3)), (0.2, Some(0.3))),
             line((1.4, Some(1.3)), (0.2, Some(0.3))),
             line((1.2, Some(1.3)), (0.4, Some(0.3))),
@@ -208,13 +240,17 @@ mod tests {
             "1.20 | 0.20 | yes |",
             "**1.40** | 0.20 | **no**: raw |",
             "1.20 | **0.40** | **no**: strace |",
+            "1.20 | **0.50** | **no**: strace (floor 0.45) |",
             "**1.40** | **0.40** | **no**: raw, strace |",
             "(1.40) | **0.40** | **no**: strace |",
             "(1.40) | (0.20) |  |",
         ] {
             assert!(page.contains(&format!("{begin}{end}\n")), "{end}\n{page}");
         }
-        assert!(page.contains("**4 of 9 hold.**"), "{page}");
+        assert!(
+            page.contains("**5 of 11 hold.** What does not is **bold**; of 1 of them"),
+            "{page}"
+        );
         assert!(!page.contains("### Real programs"));
     }
 
