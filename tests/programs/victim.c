@@ -2,8 +2,9 @@
  *
  *   victim threads T N CALL   on a line from standard input, T threads make N calls each, all
  *                             starting together; then it waits for the end of standard input
- *   victim loop CALL          calls until standard input ends, and prints a line at every change
- *                             between success and failure, with CLOCK_MONOTONIC nanoseconds
+ *   victim loop CALL [US]     calls until standard input ends, with so many microseconds between two,
+ *                             and prints a line at every change between success and failure, with
+ *                             CLOCK_MONOTONIC nanoseconds
  *   victim family N CALL      a child from before the line, a child and a grandchild from after
  *                             it, and the process itself after an exec make N calls each
  *   victim filtered N CALL    on a line, N calls under a seccomp filter of its own, which kills whoever
@@ -151,7 +152,7 @@ static void *until_end(void *ended) {
     return NULL;
 }
 
-static void loop(void) {
+static void loop(long pause_us) {
     static volatile int ended;
     pthread_t reader;
     int failing = -1;
@@ -165,6 +166,7 @@ static void loop(void) {
             fflush(stdout);
             failing = fails;
         }
+        if (pause_us > 0) usleep(pause_us);
     }
     printf("calls=%ld\n", calls);
 }
@@ -251,12 +253,12 @@ int main(int argc, char **argv) {
         wait_line();
         threads(atol(argv[2]), atol(argv[3]));
         wait_line();
-    } else if (argc == 3 && !strcmp(argv[1], "loop")) {
+    } else if ((argc == 3 || argc == 4) && !strcmp(argv[1], "loop")) {
         call_name = argv[2];
         open_file();
         printf("ready %d %s\n", (int)getpid(), path);
         fflush(stdout);
-        loop();
+        loop(argc == 4 ? atol(argv[3]) : 0);
     } else if (argc == 4 && !strcmp(argv[1], "family")) {
         call_name = argv[3];
         family(argv[0], argv[2], argv[3]);

@@ -49,7 +49,8 @@ impl Bpftrace {
     /// Ends it; how often its probe ran.
     pub fn end(mut self) -> u64 {
         self.child.signal(Signal::INT);
-        let ended = self.child.wait(PATIENCE);
+        // The kernel may be long in taking a trampoline away while the emulator has little time.
+        let ended = self.child.wait(3 * PATIENCE);
         let count = ended
             .stdout
             .iter()

@@ -183,9 +183,10 @@ impl Victim {
         Self::start(program, &arguments, pin)
     }
 
-    /// One that calls and calls, on one processor, and tells changes.
+    /// One that calls a thousand times a second and more, on one processor, and tells changes. Without
+    /// a pause it would take half of the time of a finject on its processor.
     pub fn looping(call: &str) -> Self {
-        Self::start(programs::VICTIM, &["loop", call], true)
+        Self::start(programs::VICTIM, &["loop", call, "200"], true)
     }
 
     /// A child, a child and a grandchild born when told, and the program itself after an exec, with

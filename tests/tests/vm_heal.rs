@@ -18,7 +18,7 @@ fn killed_in_a_storm() {
     needs_override!();
     kernel::is_clean_within(PATIENCE);
     let victim = Victim::looping("fsync");
-    for round in 0..5 {
+    for round in 0..scaled(50) {
         let mut session = attach(&victim, "fsync=EIO").args(["--quiet"]).start();
         victim.until(PATIENCE, true);
         if round == 0 {

@@ -66,7 +66,7 @@ struct Config {
     time: Time,
 }
 
-/// What is run on one of several kernels only, below full scale.
+/// What is run on one of several kernels only.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Once {
@@ -74,6 +74,9 @@ struct Once {
     on: String,
     /// Those on which it is not run then.
     not_on: Vec<String>,
+    /// At full scale, too.
+    #[serde(default)]
+    always: bool,
     /// `TARGET::NAME`, or `TARGET::` for the whole of it.
     tests: Vec<String>,
 }
@@ -174,22 +177,26 @@ impl Suite {
         };
         let all: Vec<String> = self.names().filter(wanted).collect();
         for kernel in self.kernels.clone() {
-            // What is asked for by name is run wherever it was asked for.
-            let is_whole = settings.scale >= 1.0 || !settings.only.is_empty();
-            let here = |test: &&String| {
-                is_whole
-                    || demands.has(test, &kernel.name)
-                    || !self
-                        .once
-                        .iter()
-                        .any(|once| once.leaves_out(test, &kernel.name, &self.kernels))
+            let is_named = !settings.only.is_empty();
+            let is_whole = settings.scale >= 1.0;
+            let is_elsewhere = |test: &String| {
+                let mut once = self.once.iter().filter(|once| once.always || !is_whole);
+                once.any(|once| once.leaves_out(test, &kernel.name, &self.kernels))
             };
+            // What is asked for by name is run wherever it was asked for.
+            let here =
+                |test: &&String| is_named || demands.has(test, &kernel.name) || !is_elsewhere(test);
             let here: Vec<String> = all.iter().filter(here).cloned().collect();
             if here.len() < all.len() {
                 println!(
-                    "{}: {} tests are left to another kernel; cargo xtask soak runs them here too",
+                    "{}: {} tests are left to another kernel{}",
                     kernel.name,
                     all.len() - here.len(),
+                    if is_whole {
+                        ""
+                    } else {
+                        "; cargo xtask soak runs most of them here too"
+                    },
                 );
             }
             self.add(kernel.clone(), String::new(), None, &here)?;
