@@ -99,6 +99,7 @@ fn main() -> Result<(), String> {
         ("WAITER", "waiter.c", "waiter"),
         ("TICKER", "ticker.c", "ticker"),
         ("STORM", "storm.c", "storm"),
+        ("UNLISTENED", "unlistened.c", "unlistened"),
     ] {
         let program = out.join(name);
         compile(source, &program, &[])?;

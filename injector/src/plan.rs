@@ -47,6 +47,8 @@ pub struct Plan {
     pub seed: u64,
     /// Children of targets become targets.
     pub follow: bool,
+    /// Calls of the dynamic loader, before a program's own entry point, count too.
+    pub from_exec: bool,
     /// Count, fire nothing.
     pub dry_run: bool,
     /// How long faults are in force at most.
@@ -95,6 +97,7 @@ impl Plan {
             "command": command,
             "seed": self.seed,
             "follow": self.follow,
+            "arm_at": if self.from_exec { "exec" } else { "entry" },
             "dry_run": self.dry_run,
             "duration_ns": self.duration.map(|duration| duration.as_nanos()),
         })
@@ -135,6 +138,12 @@ impl fmt::Display for Plan {
         writeln!(text, "seed     {}", self.seed)?;
         if let Some(duration) = self.duration {
             writeln!(text, "for      {duration:?}, then healed")?;
+        }
+        if self.from_exec {
+            writeln!(
+                text,
+                "from     exec on, the dynamic loader's calls among them"
+            )?;
         }
         if self.dry_run {
             writeln!(text, "dry run  calls are counted, nothing fires")?;

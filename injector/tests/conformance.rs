@@ -5,7 +5,8 @@
 
 mod played;
 
-use finject_tests::conformance::{Way, all, all_played};
+use finject_tests::conformance::{Need, Way, all, all_played};
+use injector::backend::mock::Unsupported;
 
 #[test]
 fn notify_launch() {
@@ -24,5 +25,12 @@ fn ptrace_attach() {
 
 #[test]
 fn mock() {
-    all_played(played::play);
+    let lacks = |need| {
+        let lacking = match need {
+            Need::Sleep => Unsupported::Sleep,
+            Need::Loader => Unsupported::Loader,
+        };
+        Some(lacking.to_string())
+    };
+    all_played(played::play, lacks);
 }

@@ -1,6 +1,8 @@
 /* Waits in every way that a stop of the thread could cut short, with a thread for each, again and
  * again until standard input ends. Then it says of each way how often it waited, how often a wait
- * ended with EINTR, ended before its time, or took twice its time.
+ * ended with EINTR, ended before its time, or took twice its time. On a line that begins with `w` it
+ * sends each of its threads SIGWINCH, which does nothing; on `u` SIGUSR1, which has a handler and so ends
+ * a wait.
  *
  *   waiter MILLISECONDS */
 #define _GNU_SOURCE
@@ -170,7 +172,10 @@ static void *thread(void *argument) {
     return NULL;
 }
 
+static void on_signal(int number) { (void)number; }
+
 int main(int argc, char **argv) {
+    struct sigaction action = {.sa_handler = on_signal};
     pthread_t ids[WAYS];
     struct told told[WAYS];
     sigset_t set;
@@ -180,6 +185,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     span_ms = atol(argv[1]);
+    sigaction(SIGUSR1, &action, NULL);
     sigemptyset(&set);
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -191,7 +197,9 @@ int main(int argc, char **argv) {
     }
     printf("ready %d\n", (int)getpid());
     fflush(stdout);
-    while (read(0, &byte, 1) == 1) {
+    for (ssize_t got; (got = read(0, &byte, 1)) == 1 || (got < 0 && errno == EINTR);) {
+        int number = got < 0 ? 0 : byte == 'w' ? SIGWINCH : byte == 'u' ? SIGUSR1 : 0;
+        for (int i = 0; number && i < WAYS; i++) pthread_kill(ids[i], number);
     }
     ended = 1;
     msgctl(queue, IPC_RMID, NULL);

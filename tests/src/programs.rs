@@ -18,6 +18,9 @@ pub const HAMMER: &str = env!("HAMMER");
 /// The caller under which finjects come and go; the head of programs/storm.c says what it does.
 pub const STORM: &str = env!("STORM");
 
+/// Executes a command where nobody can listen to a filter.
+pub const UNLISTENED: &str = env!("UNLISTENED");
+
 /// The worker in Go; empty where there is no compiler of it. The head of programs/worker.go says what
 /// it does.
 pub const GO_WORKER: &str = env!("GO_WORKER");

@@ -56,7 +56,7 @@ impl NotChosen {
     fn leaves_others(&self) -> bool {
         match self {
             Self::Refused(_) => true,
-            Self::Backend(error) => error.is_machine(),
+            Self::Backend(error) => error.leaves_others(),
         }
     }
 }
@@ -70,6 +70,8 @@ pub struct Chosen {
     pub backend: Box<dyn Backend>,
     /// The better ones, and why not.
     pub passed_over: Vec<(Choice, String)>,
+    /// Those that may take its place where it turns out that it cannot attach.
+    pub rest: &'static [Choice],
 }
 
 impl Choice {
@@ -82,6 +84,15 @@ impl Choice {
         match plan.targets {
             Targets::Running(_) => &[Self::Ebpf, Self::Ptrace],
             Targets::Launched(_) => &[Self::Notify, Self::Ptrace],
+        }
+    }
+
+    /// It alone.
+    fn alone(self) -> &'static [Self] {
+        match self {
+            Self::Ebpf => &[Self::Ebpf],
+            Self::Notify => &[Self::Notify],
+            Self::Ptrace => &[Self::Ptrace],
         }
     }
 
@@ -122,19 +133,24 @@ impl Choice {
 /// # Errors
 /// Those of the best backend in question: it is what the user would rather have.
 pub fn choose(plan: &Plan, wanted: Option<Choice>) -> Result<Chosen, NotChosen> {
-    let wanted = wanted.map(|choice| [choice]);
-    let candidates = wanted
-        .as_ref()
-        .map_or_else(|| Choice::candidates(plan), <[Choice; 1]>::as_slice);
+    let candidates = wanted.map_or_else(|| Choice::candidates(plan), Choice::alone);
+    first_of(plan, candidates)
+}
+
+/// The same of these.
+pub fn first_of(plan: &Plan, candidates: &'static [Choice]) -> Result<Chosen, NotChosen> {
     let mut passed_over = Vec::new();
     let mut first = None;
-    for choice in candidates {
+    let mut rest = candidates;
+    while let Some((choice, others)) = rest.split_first() {
+        rest = others;
         match choice.load(plan) {
             Ok(backend) => {
                 return Ok(Chosen {
                     choice: *choice,
                     backend,
                     passed_over,
+                    rest,
                 });
             }
             Err(error) if !error.leaves_others() => return Err(error),

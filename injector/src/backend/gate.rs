@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -92,6 +93,11 @@ impl Gate {
             state.begun.insert(tid);
             return false;
         };
+        // The thread that executes takes over the process's own id, and no other is left.
+        let caller = format!("/proc/{tgid}/task/{}", found.tid);
+        if found.tid != tgid && Path::new(&caller).exists() {
+            return false; // It has not come to it yet: this is a call of the program that is left.
+        }
         if tid != found.tid && tid != tgid {
             // Another thread: of the program that calls exec, or of the new one, which has begun.
             if loader() == found.before && found.patience > 0 {

@@ -61,7 +61,6 @@ fn plan(rule: &str, launches: bool) -> Plan {
         Targets::Launched(Launch {
             path: "/bin/true".into(),
             args: vec!["true".into()],
-            from_exec: false,
         })
     } else {
         Targets::Running(Vec::new())
@@ -72,6 +71,7 @@ fn plan(rule: &str, launches: bool) -> Plan {
         targets,
         seed: 0,
         follow: true,
+        from_exec: false,
         dry_run: false,
         duration: None,
     }

@@ -2,23 +2,31 @@
 //! each. For tests of all that is above backends; it decides as every other one does, and is taken by
 //! name only, in code.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, OnceLock};
 
 use injector_common::Event;
 
 use super::decider::{Caller, Decider, Fate, Spec};
 use super::memory::{CallSlot, Memory};
+use super::ring::{Receiver, Sender, ring};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report, recorder};
 use crate::plan::Plan;
-use crate::sys::helper::pipe_without_waits;
 use crate::syscall::CallId;
 
 /// The backend's name.
 pub const NAME: &str = "mock";
+
+/// What a mock has not: a test that is about it needs another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// Whoever makes a call is told at once what becomes of it.
+    #[error("no call of the mock backend's takes time")]
+    Sleep,
+    /// Programs are not executed, so that none has a dynamic loader.
+    #[error("no target of the mock backend's has a dynamic loader")]
+    Loader,
+}
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +45,7 @@ pub struct World(Arc<State>);
 struct State {
     memory: Arc<Memory>,
     decider: OnceLock<Decider>,
-    events: Mutex<VecDeque<Event>>,
-    /// Written to when there is something to see.
-    bell: File,
+    events: Sender,
 }
 
 impl World {
@@ -51,7 +57,7 @@ impl World {
     /// A target ends.
     pub fn end(&self) {
         self.0.memory.add_exited();
-        self.ring();
+        self.0.events.wake();
     }
 
     /// A thread makes a call.
@@ -72,21 +78,13 @@ impl World {
                 comm: *b"mock\0\0\0\0\0\0\0\0\0\0\0\0",
                 ..recorder::Recorder::call(caller.tgid, caller.tid, slot, args)
             };
-            if let Some(event) = decider.settle(firing, true, &facts) {
-                self.events().push_back(event);
-                self.ring();
+            if let Some(event) = decider.settle(firing, true, &facts)
+                && !self.0.events.send(&event)
+            {
+                decider.dropped(&event);
             }
         }
         made
-    }
-
-    /// A bell that is full has been rung.
-    fn ring(&self) {
-        let _ = (&self.0.bell).write(&[0]);
-    }
-
-    fn events(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,22 +93,21 @@ impl World {
 pub struct Mock {
     world: World,
     spec: Option<Spec>,
-    bell: File,
+    events: Receiver,
 }
 
 impl Mock {
     /// One with a world in which nothing has happened.
     pub fn new() -> Result<Self, BackendError> {
-        let (bell, end) = pipe_without_waits()?;
+        let (sender, events) = ring()?;
         Ok(Self {
             world: World(Arc::new(State {
                 memory: Arc::new(Memory::anonymous()?),
                 decider: OnceLock::new(),
-                events: Mutex::default(),
-                bell: end.into(),
+                events: sender,
             })),
             spec: None,
-            bell: bell.into(),
+            events,
         })
     }
 
@@ -152,7 +149,7 @@ impl Backend for Mock {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.bell.as_fd())
+        Some(self.events.fd())
     }
 
     fn watch(&mut self) -> Option<Lost> {
@@ -160,9 +157,7 @@ impl Backend for Mock {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        // Before the look, so that what comes after it is heard.
-        let _ = (&self.bell).read(&mut [0; 64]);
-        self.world.events().pop_front()
+        self.events.next()
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {

@@ -13,6 +13,7 @@ pub mod notify;
 pub mod ptrace;
 mod recorder;
 pub mod report;
+mod ring;
 mod support;
 mod threads;
 pub mod unsupported;
@@ -151,6 +152,22 @@ impl BackendError {
                 | Self::Launch(LaunchError::Filter(_))
                 | Self::Trace(_)
         )
+    }
+}
+
+impl BackendError {
+    /// Whether another backend may do it. A process that has a listener already is not traced
+    /// instead: calls that both name would come to that listener alone (seccomp(2): of several
+    /// filters' answers the one of higher precedence).
+    pub(super) fn leaves_others(&self) -> bool {
+        match self {
+            Self::Launch(LaunchError::Filter(error)) => {
+                let errno = error.raw_os_error();
+                !matches!(errno, Some(libc::EBUSY | libc::EMFILE | libc::ENFILE))
+            }
+            Self::NoFault { .. } => true,
+            _ => self.is_machine(),
+        }
     }
 }
 

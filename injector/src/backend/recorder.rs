@@ -1,59 +1,14 @@
 //! What backends that decide in user space leave of a firing: its tally, and its record.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use injector_common::{Event, limits::MAX_RULES};
 
 use super::Report;
 use super::decider::{Caller, Decider, Firing, Spec};
 use super::memory::{CallSlot, Memory};
+use super::ring::Sender;
 use super::threads::Threads;
-use crate::sys::{bytes_of, event_of};
-
-/// Records that are read at a time.
-const AT_ONCE: usize = 64;
-
-/// The end of a recorder's pipe that finject reads.
-#[derive(Debug)]
-pub(super) struct Records {
-    pipe: File,
-    bytes: Vec<u8>,
-    /// How many of the bytes were handed on.
-    taken: usize,
-}
-
-impl Records {
-    /// Of a pipe that does not wait.
-    pub(super) fn new(pipe: File) -> Self {
-        Self {
-            pipe,
-            bytes: Vec::new(),
-            taken: 0,
-        }
-    }
-
-    /// The descriptor to poll; nothing is kept back once [`next`](Self::next) gave nothing.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
-    }
-
-    /// The next record; [`None`] when there is none now.
-    pub(super) fn next(&mut self) -> Option<Event> {
-        const SIZE: usize = size_of::<Event>();
-        if self.taken + SIZE > self.bytes.len() {
-            // Each was written as a whole, and so are read.
-            self.bytes.resize(AT_ONCE * SIZE, 0);
-            self.taken = 0;
-            let read = self.pipe.read(&mut self.bytes).unwrap_or(0);
-            self.bytes.truncate(read);
-        }
-        let event = event_of(self.bytes.get(self.taken..self.taken + SIZE)?);
-        self.taken += SIZE;
-        event
-    }
-}
 
 /// The counters of a decider's rules, of whose calls none is missed: each waits until it was seen.
 pub(super) fn report(memory: &Memory, spec: Option<&Spec>) -> Report {
@@ -69,13 +24,12 @@ pub(super) fn report(memory: &Memory, spec: Option<&Spec>) -> Report {
 pub(super) struct Recorder {
     pub(super) decider: Decider,
     threads: Threads,
-    /// Never waits.
-    events: File,
+    events: Sender,
 }
 
 impl Recorder {
-    /// Records go to the end of a pipe that does not wait.
-    pub(super) fn new(decider: Decider, events: File) -> Self {
+    /// Records go into a ring.
+    pub(super) fn new(decider: Decider, events: Sender) -> Self {
         Self {
             decider,
             threads: Threads::default(),
@@ -85,7 +39,7 @@ impl Recorder {
 
     /// The descriptor that a process has to keep.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.events.fd()
     }
 
     /// Who calls; [`None`] where the thread is gone.
@@ -131,21 +85,9 @@ impl Recorder {
     /// Tallies a firing, and records one that was carried out.
     pub(super) fn settle(&self, firing: &Firing, was_carried_out: bool, facts: &Event) {
         if let Some(event) = self.decider.settle(firing, was_carried_out, facts)
-            && !self.emit(&event)
+            && !self.events.send(&event)
         {
             self.decider.dropped(&event);
-        }
-    }
-
-    /// Leaves a record; false where there was no room.
-    fn emit(&self, event: &Event) -> bool {
-        // Whole or not at all: shorter than PIPE_BUF.
-        loop {
-            match (&self.events).write(bytes_of(event)) {
-                Ok(_) => return true,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
         }
     }
 }

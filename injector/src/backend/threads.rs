@@ -64,26 +64,31 @@ impl Threads {
             }
             known.remove(&tid);
         }
-        let open = || File::open(format!("/proc/{tid}/comm")).ok();
-        let comm = open().or_else(|| {
-            // Where it is the descriptors that ran out.
-            known.clear();
-            open()
-        })?;
-        let caller = self.caller(tid)?;
-        // After the rest, which is then the same thread's.
-        let name = name_of(&comm)?;
         if known.len() >= MOST {
             known.clear();
         }
-        let thread = Known {
+        let thread = self.look_up(tid, now_ns).or_else(|| {
+            // It may be the descriptors that ran out.
+            let had_some = !known.is_empty();
+            known.clear();
+            had_some.then(|| self.look_up(tid, now_ns)).flatten()
+        })?;
+        let found = (thread.caller, thread.name);
+        known.insert(tid, thread);
+        Some(found)
+    }
+
+    fn look_up(&self, tid: u32, now_ns: u64) -> Option<Known> {
+        let comm = File::open(format!("/proc/{tid}/comm")).ok()?;
+        let caller = self.caller(tid)?;
+        // After the rest, which is then the same thread's.
+        let name = name_of(&comm)?;
+        Some(Known {
             comm,
             caller,
             name,
             read_ns: now_ns,
-        };
-        known.insert(tid, thread);
-        Some((caller, name))
+        })
     }
 
     /// A process executes another program, or is about to: its name is another then.

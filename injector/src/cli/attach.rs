@@ -117,6 +117,7 @@ impl Common {
             targets: targets?,
             seed: self.seed.unwrap_or_else(random_seed),
             follow: self.targets.follow(),
+            from_exec: self.targets.from_exec(),
             dry_run: self.dry_run,
             duration: self.duration,
         })

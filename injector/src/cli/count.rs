@@ -129,17 +129,10 @@ fn watch(count: &mut Count, heard: &mut Heard, until: Option<Instant>) -> Result
             Heard::Own(signals) if signals.take().is_some() => return Ok(()),
             Heard::Own(_) => {}
             Heard::Commands(forwarded) => {
-                while let Some(signal) = forwarded.take() {
-                    let Some(command) = count.command() else {
-                        continue;
-                    };
-                    // Its descendants are left to finject, and to whoever asks it to end.
-                    if command.handle().is_none() {
-                        return Ok(());
-                    }
-                    if !signal.from_terminal || signal.signal == libc::SIGHUP {
-                        command.signal(signal.signal);
-                    }
+                if let Some(command) = count.command()
+                    && command.hear(forwarded, &mut |stop| stop()).is_some()
+                {
+                    return Ok(());
                 }
             }
         }
@@ -199,7 +192,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 }
 
 fn count(options: &Options, targets: &Targets) -> Result<Exit, SessionError> {
-    let mut count = Count::start(targets, options.targets.follow())?;
+    let mut count = Count::start(
+        targets,
+        options.targets.follow(),
+        options.targets.from_exec(),
+    )?;
     let mut heard = match targets {
         Targets::Running(_) => Heard::Own(Signals::open()?),
         Targets::Launched(_) => Heard::Commands(Forwarded::open()?),

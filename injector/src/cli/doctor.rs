@@ -45,7 +45,6 @@ fn launch(choice: Choice) -> Result<String, String> {
     plan.targets = Targets::Launched(Launch {
         path: "/proc/self/exe".into(),
         args: vec!["finject".into(), "--version".into()],
-        from_exec: false,
     });
     let told = |error: &dyn std::error::Error| super::chain(error);
     let mut backend = choose(&plan, Some(choice))

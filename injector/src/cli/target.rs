@@ -75,12 +75,16 @@ impl Targeting {
         !self.no_follow
     }
 
+    /// Whether the dynamic loader's calls count.
+    pub fn from_exec(&self) -> bool {
+        self.arm_at == ArmAt::Exec
+    }
+
     /// The targets. What is wrong is printed, all of it.
     pub fn find(&self) -> Result<Targets, NoPlan> {
         if !self.command.is_empty() {
             let search = std::env::var_os("PATH");
-            let from_exec = self.arm_at == ArmAt::Exec;
-            return Launch::find(&self.command, search.as_deref(), from_exec)
+            return Launch::find(&self.command, search.as_deref())
                 .map(Targets::Launched)
                 .map_err(|error| {
                     complain(&error.to_string(), &[error.help()]);

@@ -150,16 +150,6 @@ pub fn pipe_without_waits() -> Result<(OwnedFd, OwnedFd), SysError> {
     pipe_with(libc::O_CLOEXEC | libc::O_NONBLOCK)
 }
 
-/// The same, with room for 8192 records rather than 512, so that a reader need not be woken for each; with less where
-/// this user may not have so much (pipe(7), /proc/sys/fs/pipe-max-size).
-pub fn pipe_for_records() -> Result<(OwnedFd, OwnedFd), SysError> {
-    const ROOM: i32 = 1 << 20;
-    let (reader, writer) = pipe_without_waits()?;
-    // SAFETY: no pointers.
-    unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, ROOM) };
-    Ok((reader, writer))
-}
-
 fn pipe_with(flags: i32) -> Result<(OwnedFd, OwnedFd), SysError> {
     use std::os::fd::FromRawFd;
     let mut ends = [-1; 2];

@@ -8,8 +8,8 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use super::SysError;
@@ -17,7 +17,7 @@ use super::before_main;
 use super::mapping::Mapping;
 use super::process::pidfd_open;
 use super::seccomp::{Filter, Listener, WAIT_KILLABLE_RECV};
-use super::signals::{FORWARDED, is_ignored};
+use super::signals::{FORWARDED, Forwarded, is_ignored, stop_here};
 
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +159,30 @@ impl Command {
         Ok((command, latch))
     }
 
+    /// Hands it the signals that finject got. What the terminal sends it has got already, but for a
+    /// hangup, which goes to the session's first process alone; being stopped is for both, and
+    /// `suspended` does it to finject. A command that has ended, with descendants that have not, leaves
+    /// them to finject: the one that asks it to end is returned.
+    pub fn hear(
+        &mut self,
+        forwarded: &mut Forwarded,
+        suspended: &mut dyn FnMut(fn()),
+    ) -> Option<i32> {
+        while let Some(heard) = forwarded.take() {
+            let stops = heard.signal == libc::SIGTSTP;
+            if self.handle().is_none() && !stops {
+                return Some(heard.signal);
+            }
+            if !heard.from_terminal || heard.signal == libc::SIGHUP {
+                self.signal(heard.signal);
+            }
+            if stops {
+                suspended(stop_here);
+            }
+        }
+        None
+    }
+
     fn latch(&self) -> Latch {
         Latch(Arc::clone(&self.words))
     }
@@ -170,6 +194,7 @@ impl Command {
         handover: Handover,
     ) -> Result<Self, LaunchError> {
         let words = Arc::new(Mapping::anonymous(12)?);
+        let ignores_children = hear_of_children();
         // Those that finject was started without are open here, since Rust's runtime opens them.
         for fd in before_main::closed_streams() {
             // SAFETY: no pointers.
@@ -195,6 +220,7 @@ impl Command {
             program: program.as_ref(),
             may_gain,
             handover,
+            ignores_children,
             finject: std::process::id(),
         };
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
@@ -297,6 +323,18 @@ impl Command {
     }
 }
 
+/// Has the ends of children told, which the kernel does not do for whoever ignores SIGCHLD (wait(2));
+/// whether finject was started so.
+fn hear_of_children() -> bool {
+    static IGNORED: AtomicBool = AtomicBool::new(false);
+    if is_ignored(libc::SIGCHLD) {
+        IGNORED.store(true, Release);
+        // SAFETY: no handler.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    }
+    IGNORED.load(Acquire)
+}
+
 impl Drop for Command {
     /// A command that was never let go must not wait for ever.
     fn drop(&mut self) {
@@ -318,6 +356,8 @@ struct Start<'a> {
     program: Option<&'a libc::sock_fprog>,
     may_gain: bool,
     handover: Handover,
+    /// It is to ignore SIGCHLD, as whoever started finject wants.
+    ignores_children: bool,
     /// Its parent's process id.
     finject: u32,
 }
@@ -429,6 +469,9 @@ impl Start<'_> {
                 if !is_ignored(signal) {
                     libc::signal(signal, libc::SIG_DFL);
                 }
+            }
+            if self.ignores_children {
+                libc::signal(libc::SIGCHLD, libc::SIG_IGN);
             }
             self.depend();
             if self.handover == Handover::Tracer {

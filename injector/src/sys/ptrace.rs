@@ -221,6 +221,13 @@ pub fn side(tid: u32) -> Result<Side, SysError> {
     })
 }
 
+/// A call that is made again: where it is entered, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeAgain {
+    instruction: u64,
+    nr: u64,
+}
+
 /// A stopped thread's registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Registers(libc::user_regs_struct);
@@ -276,11 +283,27 @@ impl Registers {
     }
 
     /// After a call: it is made again, as if it had not been.
-    pub fn make_again(&mut self) {
+    pub fn make_again(&mut self) -> MadeAgain {
         self.0.rax = self.0.orig_rax;
         self.0.rip = self.0.rip.wrapping_sub(ENTRY_BYTES);
         // No call, so that the kernel does not do it a second time.
         self.0.orig_rax = u64::MAX;
+        MadeAgain {
+            instruction: self.0.rip,
+            nr: self.0.rax,
+        }
+    }
+
+    /// Whether the thread is about to enter a call that is made again. One that only happens to be at the
+    /// same instruction for the same call is about to enter that.
+    pub fn is_before(&self, call: MadeAgain) -> bool {
+        self.nr() < 0 && self.0.rip == call.instruction && self.0.rax == call.nr
+    }
+
+    /// Before a call: it is not made, and gave this.
+    pub fn pass_over(&mut self, value: i64) {
+        self.0.rip = self.0.rip.wrapping_add(ENTRY_BYTES);
+        self.give(value);
     }
 }
 

@@ -11,8 +11,6 @@ pub struct Launch {
     pub path: PathBuf,
     /// The name that it was called by, and its arguments.
     pub args: Vec<OsString>,
-    /// Calls of the dynamic loader, before the program's own entry point, count too.
-    pub from_exec: bool,
 }
 
 /// A command that cannot be launched.
@@ -75,17 +73,12 @@ fn check(path: &Path) -> Result<(), Option<&'static str>> {
 
 impl Launch {
     /// Finds the command's file. `search` is the environment's PATH.
-    pub fn find(
-        command: &[OsString],
-        search: Option<&OsStr>,
-        from_exec: bool,
-    ) -> Result<Self, LaunchError> {
+    pub fn find(command: &[OsString], search: Option<&OsStr>) -> Result<Self, LaunchError> {
         let name = command.first().filter(|name| !name.is_empty());
         let name = name.ok_or(LaunchError::Empty)?;
         let launch = |path: PathBuf| Self {
             path,
             args: command.to_vec(),
-            from_exec,
         };
         let refused = |path: &Path, why| LaunchError::NotExecutable {
             path: path.display().to_string(),
@@ -125,7 +118,7 @@ mod tests {
 
     fn find(command: &[&str], search: &str) -> Result<PathBuf, LaunchError> {
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();
-        Launch::find(&command, Some(OsStr::new(search)), false).map(|launch| launch.path)
+        Launch::find(&command, Some(OsStr::new(search))).map(|launch| launch.path)
     }
 
     #[test]

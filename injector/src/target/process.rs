@@ -132,9 +132,13 @@ impl Proc {
         (tracer != 0).then_some(Tgid(tracer))
     }
 
-    /// Whether a thread has a seccomp filter of its own.
+    /// Whether a thread has a seccomp filter of its own, or is in strict mode; also where that cannot be
+    /// read. A kernel without seccomp says nothing of it.
     pub fn has_filter(&self, id: Tgid) -> bool {
-        self.status(id, "Seccomp:") == Some(2)
+        match self.status(id, "Seccomp:") {
+            Some(mode) => mode != 0,
+            None => self.status(id, "Tgid:").is_none(),
+        }
     }
 
     /// All processes that there are now.

@@ -58,6 +58,7 @@ fn plan(options: &[&str]) -> Plan {
         targets: Targets::Running(Vec::new()),
         seed,
         follow,
+        from_exec: false,
         dry_run,
         duration: None,
     }
@@ -124,7 +125,8 @@ impl Player {
                     }
                     seen.errors += 1;
                 }
-                // The body of unlink, where it runs.
+                // The bodies of write and unlink, where they run.
+                Fate::Runs if self.call == by_name("write")[0].id() => seen.size += 1,
                 Fate::Runs if self.call == by_name("unlink")[0].id() => seen.exists = false,
                 Fate::Gets(_) | Fate::Runs => {}
             }

@@ -4,16 +4,30 @@ use std::{fs, process::Command, thread, time::Duration};
 
 use rustix::process::Signal;
 
-use super::{Case, Observed, Rig};
+use super::{Case, Need, Observed, Rig};
 use crate::{
     child::{Child, PATIENCE, eventually},
     programs,
 };
 
 macro_rules! cases {
-    ($($name:ident: $rule:literal,)*) => {
+    ($($name:ident: $rule:literal $(needs $need:ident)?,)*) => {
         /// All cases.
-        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), rule: $rule, run: $name },)*];
+        pub const CASES: &[Case] = &[$(Case {
+            name: stringify!($name),
+            rule: $rule,
+            needs: need!($($need)?),
+            run: $name,
+        },)*];
+    };
+}
+
+macro_rules! need {
+    () => {
+        None
+    };
+    ($need:ident) => {
+        Some(Need::$need)
     };
 }
 
@@ -38,10 +52,15 @@ cases! {
     the_seed_draws_the_calls: "getppid=EPERM@10%",
     records_are_as_many_as_errors: "getppid=EPERM@5+5",
     every_condition_on_counts: "getppid=EPERM@7..20+2,per:thread",
-    a_sleeping_call_outlives_the_session: "pause=EPERM@9",
+    every_condition_on_counts_of_several_processes: "getppid=EPERM@7..20+2,per:process",
+    a_condition_on_counts_fires_at_them: "getppid=EPERM@2+3,per:process",
+    a_window_that_is_not_open_selects_nothing: "getppid=EPERM@start:1h",
+    a_signal_and_an_error_come_together: "getppid=signal:SIGUSR1+EPERM@2",
+    a_write_that_fails_writes_nothing: "write(fd!=1)=EIO@4..6",
+    a_sleeping_call_outlives_the_session: "pause=EPERM@9" needs Sleep,
     arguments_are_looked_at: "lseek(fd=77,arg2<0)=EPERM",
     arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
-    the_loaders_calls_do_not_count: "openat=EPERM@9",
+    the_loaders_calls_do_not_count: "openat=EPERM@9" needs Loader,
 }
 
 fn third_call_of_eight_threads(rig: &Rig) {
@@ -84,7 +103,7 @@ fn a_result_is_made_up(rig: &Rig) {
 fn a_kill_comes_at_its_call(rig: &Rig) {
     let rule = ["--rule", "getppid=kill@3"];
     let victim = ["threads", "1", "5", "getppid"];
-    let summary = if let Some(play) = rig.mock {
+    let summary = if let Some((play, _)) = rig.mock {
         let (seen, was_killed) = play(&rule, programs::VICTIM, &victim);
         assert!(was_killed);
         seen.summary
@@ -228,59 +247,99 @@ fn records_are_as_many_as_errors(rig: &Rig) {
     assert_eq!(seen.counts().len() as u64 + lost, 1600);
 }
 
-/// Every kind of range with every step and every scope, many rules to a session. None fires, so that
-/// each is counted for itself; how often it would have is told all the same.
-fn every_condition_on_counts(rig: &Rig) {
+/// A range of counts: first, last, step.
+type Range = (u64, Option<u64>, u64);
+
+/// Every kind of range with every step and every scope, each with its rule.
+fn every_range() -> Vec<(&'static str, Range, String)> {
     let mut rules = Vec::new();
     for scope in ["rule", "process", "thread"] {
         for first in [1, 2, 7, 10] {
             for last in [None, Some(first), Some(first + 3), Some(40)] {
                 for step in [1, 2, 5] {
-                    rules.push((scope, first, last, step));
+                    let to = last.map_or_else(String::new, |last| format!("..{last}"));
+                    let by = match (last, step) {
+                        (None, 1) => "+".to_owned(),
+                        (Some(_), 1) => String::new(),
+                        _ => format!("+{step}"),
+                    };
+                    let text = format!("getppid=EPERM@{first}{to}{by},per:{scope}");
+                    rules.push((scope, (first, last, step), text));
                 }
             }
         }
     }
-    let (threads, each) = (3, 11);
-    for rules in rules.chunks(48) {
-        let texts: Vec<String> = rules
-            .iter()
-            .map(|(scope, first, last, step)| {
-                let last = last.map_or_else(String::new, |last| format!("..{last}"));
-                let step = match (last.is_empty(), step) {
-                    (true, 1) => "+".to_owned(),
-                    (false, 1) => String::new(),
-                    (_, step) => format!("+{step}"),
-                };
-                format!("getppid=EPERM@{first}{last}{step},per:{scope}")
-            })
-            .collect();
+    rules
+}
+
+/// How many of so many calls a range selects.
+fn selected((first, last, step): Range, calls: u64) -> u64 {
+    (1..=calls)
+        .filter(|n| *n >= first && last.is_none_or(|last| *n <= last))
+        .filter(|n| (n - first) % step == 0)
+        .count() as u64
+}
+
+/// All of them, many rules to a session. None fires, so that each is counted for itself; how often it
+/// would have is told all the same. `counters` says how many there are in a scope.
+fn every_range_of(work: impl Fn(&[&str]) -> Observed, total: u64, counters: impl Fn(&str) -> u64) {
+    for rules in every_range().chunks(48) {
         let mut options = vec!["--dry-run"];
-        options.extend(texts.iter().flat_map(|text| ["--rule", text]));
-        let (threads, each) = (threads.to_string(), each.to_string());
-        let seen = rig.work(&options, &["threads", &threads, &each, "getppid"]);
-        assert_eq!(seen.own().errors, 0);
-        for (index, rule) in rules.iter().enumerate() {
-            let (scope, first, last, step) = *rule;
-            let total = seen.own().calls;
-            let (counters, calls) = if scope == "thread" {
-                (3, 11)
-            } else {
-                (1, total)
-            };
-            let selected = (1..=calls)
-                .filter(|n| *n >= first && last.is_none_or(|last| *n <= last))
-                .filter(|n| (n - first) % step == 0)
-                .count() as u64;
-            assert_eq!(seen.tally(index, "matched"), total, "{}", texts[index]);
-            assert_eq!(
-                seen.tally(index, "fired"),
-                counters * selected,
-                "{}",
-                texts[index]
-            );
+        options.extend(rules.iter().flat_map(|(_, _, text)| ["--rule", text]));
+        let seen = work(&options);
+        assert!(seen.seen.values().all(|seen| seen.errors == 0));
+        for (index, (scope, range, text)) in rules.iter().enumerate() {
+            let counters = counters(scope);
+            let expected = counters * selected(*range, total / counters);
+            assert_eq!(seen.tally(index, "matched"), total, "{text}");
+            assert_eq!(seen.tally(index, "fired"), expected, "{text}");
         }
     }
+}
+
+fn every_condition_on_counts(rig: &Rig) {
+    let work = |options: &[&str]| rig.work(options, &["threads", "3", "11", "getppid"]);
+    every_range_of(work, 33, |scope| if scope == "thread" { 3 } else { 1 });
+}
+
+fn every_condition_on_counts_of_several_processes(rig: &Rig) {
+    let work = |options: &[&str]| family(rig, options);
+    every_range_of(work, 40, |scope| if scope == "rule" { 1 } else { 4 });
+}
+
+fn a_condition_on_counts_fires_at_them(rig: &Rig) {
+    let threads = |rule| rig.work(&["--rule", rule], &["threads", "3", "11", "getppid"]);
+    let seen = threads("getppid=EPERM@2..20+6");
+    assert_eq!((seen.own().errors, seen.counts()), (4, vec![2, 8, 14, 20]));
+    let seen = threads("getppid=EPERM@1+5,per:thread");
+    assert_eq!(seen.threads, [3; 3]);
+    assert_eq!(seen.counts(), [1, 1, 1, 6, 6, 6, 11, 11, 11]);
+    let seen = family(rig, &["--rule", "getppid=EPERM@3+4,per:process"]);
+    assert!(seen.seen.values().all(|seen| seen.errors == 2));
+    assert_eq!(seen.counts(), [3, 3, 3, 3, 7, 7, 7, 7]);
+}
+
+fn a_window_that_is_not_open_selects_nothing(rig: &Rig) {
+    for (window, errors) in [("start:1h", 0), ("for:1h", 5)] {
+        let rule = format!("getppid=EPERM@{window}");
+        let seen = rig.work(&["--rule", &rule], &["threads", "1", "5", "getppid"]);
+        assert_eq!(seen.own().errors, errors, "{rule}");
+        assert_eq!(seen.tally(0, "matched"), 5, "{rule}");
+    }
+}
+
+fn a_signal_and_an_error_come_together(rig: &Rig) {
+    let rule = ["--rule", "getppid=signal:SIGUSR1+EPERM@2"];
+    let seen = rig.work(&rule, &["threads", "1", "4", "getppid"]);
+    assert_eq!((seen.own().signals, seen.own().errors), (1, 1));
+}
+
+fn a_write_that_fails_writes_nothing(rig: &Rig) {
+    // What it says of itself, it writes too.
+    let rule = ["--rule", "write(fd!=1)=EIO@4..6"];
+    let seen = rig.work(&rule, &["threads", "1", "10", "write"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (3, 5));
+    assert_eq!(seen.own().size, 7);
 }
 
 /// finject ends while a thread sleeps in a call that a rule names: it sleeps on, and wakes by what it
@@ -383,6 +442,9 @@ fn the_loaders_calls_do_not_count(rig: &Rig) {
     let again = ["threadexec", "1", "getppid"];
     let seen = rig.observe(&rule, programs::VICTIM, &again, &["after-exec"]);
     assert_eq!(seen.tally(0, "matched"), 1);
+    let from_exec = [&rule[..], &["--arm-at", "exec"]].concat();
+    let seen = rig.observe(&from_exec, programs::VICTIM, &again, &["after-exec"]);
+    assert!(seen.tally(0, "matched") > 1, "the loader's are counted too");
     if !rig.way.launches() {
         return;
     }
@@ -406,4 +468,21 @@ fn the_loaders_calls_do_not_count(rig: &Rig) {
             .contains("cat: /etc/hostname: No such file or directory"),
         "{ended}"
     );
+    // make's descendants.
+    let directory = std::env::temp_dir().join(format!("finject-make-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let makefile = directory.join("Makefile");
+    fs::write(&makefile, "all:\n\t@sync Makefile\n").unwrap();
+    let mut launcher = Command::new(&rig.finject);
+    launcher
+        .env_remove("FINJECT_RULES")
+        .env("LC_ALL", "C")
+        .args(["--quiet", "--backend", rig.way.backend()])
+        .args(["--rule", "fsync=EIO", "--", "make", "-C"])
+        .arg(&directory);
+    let ended = Child::run(&mut launcher);
+    fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(ended.code(), Some(2), "{ended}");
+    let said = "sync: error syncing 'Makefile': Input/output error";
+    assert!(ended.err().contains(said), "{ended}");
 }

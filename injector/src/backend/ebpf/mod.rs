@@ -263,10 +263,7 @@ impl Backend for Ebpf {
             seed: plan.seed,
             dry_run: plan.dry_run,
             follow: plan.follow,
-            gated: match &plan.targets {
-                Targets::Launched(launch) => !launch.from_exec,
-                Targets::Running(_) => true,
-            },
+            gated: !plan.from_exec,
             canary: self.tester.pid(),
             offsets: self.capabilities.offsets.clone(),
             attach: AttachKind::for_functions(plan.calls().len()),

@@ -17,10 +17,11 @@ use self::supervisor::{SETTLING, Supervisor};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::{self, Recorder, Records};
+use super::recorder::{self, Recorder};
+use super::ring::{Receiver, ring};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::helper::{Helper, Orphaned, pipe, pipe_for_records};
+use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
 use crate::sys::seccomp::{Answer, InFlight, Listener, To};
@@ -51,7 +52,7 @@ struct Running {
     supervisor: Helper,
     listener: Arc<Listener>,
     in_flight: Arc<InFlight>,
-    events: Records,
+    events: Receiver,
     /// Its other end tells the supervisor when finject is gone.
     _alive: OwnedFd,
     /// The supervisor's last sign of life, and when it was first seen.
@@ -139,19 +140,16 @@ impl Backend for Notify {
         let (command, listener, latch) = Command::start(&image(launch), &filter, is_privileged())?;
         let listener = Arc::new(listener);
         listener.wake_on_callers_processor();
-        let (events, event_end) = pipe_for_records()?;
+        let (sender, events) = ring()?;
         let (finject_end, alive) = pipe()?;
         let supervisor = Supervisor {
-            recorder: Recorder::new(
-                Decider::new(Arc::clone(&self.memory), spec),
-                event_end.into(),
-            ),
+            recorder: Recorder::new(Decider::new(Arc::clone(&self.memory), spec), sender),
             memory: Arc::clone(&self.memory),
             listener: Arc::clone(&listener),
             in_flight: Arc::clone(&in_flight),
             finject: finject_end,
             parent: std::process::id(),
-            from_exec: launch.from_exec,
+            from_exec: plan.from_exec,
             alone: (!plan.follow).then(|| command.pid()),
         };
         let process = Helper::start(
@@ -168,7 +166,7 @@ impl Backend for Notify {
             supervisor: process,
             listener,
             in_flight,
-            events: Records::new(events.into()),
+            events,
             _alive: alive,
             beat: (0, monotonic_ns()),
             taken_over: false,
@@ -226,7 +224,7 @@ impl Backend for Notify {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        self.running.as_mut()?.events.next()
+        self.running.as_ref()?.events.next()
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {

@@ -29,7 +29,7 @@ pub struct Count {
 
 impl Count {
     /// Attaches to the targets, or launches the command. Before any thread is started.
-    pub fn start(targets: &Targets, follow: bool) -> Result<Self, BackendError> {
+    pub fn start(targets: &Targets, follow: bool, from_exec: bool) -> Result<Self, BackendError> {
         let (command, mode) = match targets {
             Targets::Running(targets) => {
                 let targets = targets.iter().map(|target| target.tgid).collect();
@@ -42,7 +42,6 @@ impl Count {
                     pid: command.pid(),
                     latch,
                     is_filtered: false,
-                    from_exec: launch.from_exec,
                 };
                 (Some(command), mode)
             }
@@ -58,10 +57,15 @@ impl Count {
             parent: std::process::id(),
             mode,
             follow,
+            from_exec,
             never: Proc::default().lineage(Tgid(std::process::id())),
         };
-        let (tracer, keeper) = start(tracer, Orphaned::Dies)?;
-        await_tracer(&tracer, &pulse)?;
+        let (tracer, keeper) = start(tracer, Orphaned::GoesOn)?;
+        let attached = await_tracer(&tracer, &pulse);
+        if attached.is_err() {
+            tracer.kill();
+        }
+        attached?;
         Ok(Self {
             command,
             tracer,

@@ -3,38 +3,77 @@
 
 use std::time::Duration;
 
-use super::pulse::{Phase, Pulse};
+use super::pulse::Pulse;
 use crate::sys::helper::Helper;
+use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
-/// Looks without a sign of life after which the tracer is asked to go on: somebody may have stopped
+/// The time without a sign of life after which the tracer is asked to go on: somebody may have stopped
 /// it.
-const STOPPED: u32 = 5;
-/// Looks without a sign of life after which it is killed, unless it only lacks a processor: on a machine
-/// with much to do its death would be that of a launched command.
-const HUNG: u32 = 10;
-/// Looks after which it is killed all the same.
-const LOST: u32 = 100;
+const STOPPED_NS: u64 = 500_000_000;
+/// After which it is killed, unless it only lacks a processor: on a machine with much to do its death
+/// would be that of a launched command.
+const HUNG_NS: u64 = 1_000_000_000;
+/// After which it is killed all the same.
+const LOST_NS: u64 = 10_000_000_000;
+
+/// The most that counts from one look to the next: whoever looks may have been stopped itself.
+const GAP_NS: u64 = HUNG_NS;
+
+/// What was seen of a tracer. finject looks itself where somebody has killed the keeper.
+#[derive(Debug)]
+pub(super) struct Care {
+    beats: u32,
+    looked_ns: u64,
+    /// How long there were no more.
+    silent_ns: u64,
+    /// It was asked to go on.
+    was_asked: bool,
+}
+
+impl Care {
+    /// From now on.
+    pub(super) fn of(pulse: &Pulse) -> Self {
+        Self {
+            beats: pulse.beats(),
+            looked_ns: monotonic_ns(),
+            silent_ns: 0,
+            was_asked: false,
+        }
+    }
+
+    /// Looks; a tracer that is silent is asked to go on, and one that hangs is killed.
+    pub(super) fn look(&mut self, tracer: &Helper, pulse: &Pulse) {
+        let (beats, now_ns) = (pulse.beats(), monotonic_ns());
+        let gap_ns = now_ns.saturating_sub(self.looked_ns).min(GAP_NS);
+        self.looked_ns = now_ns;
+        if beats != self.beats {
+            self.beats = beats;
+            self.silent_ns = 0;
+            self.was_asked = false;
+            return;
+        }
+        self.silent_ns += gap_ns;
+        if self.silent_ns < STOPPED_NS {
+            return;
+        }
+        let starves = || Proc::default().wants_processor(Tgid(tracer.pid()));
+        if !self.was_asked {
+            tracer.signal(libc::SIGCONT);
+            self.was_asked = true;
+        } else if self.silent_ns >= LOST_NS || self.silent_ns >= HUNG_NS && !starves() {
+            tracer.signal(libc::SIGKILL);
+        }
+    }
+}
 
 /// Looks after the tracer until it ends.
 pub(super) fn keep(tracer: &Helper, pulse: &Pulse) {
-    let mut last = pulse.beats();
-    let mut silent = 0;
-    let (proc, id) = (Proc::default(), Tgid(tracer.pid()));
+    let mut care = Care::of(pulse);
     while !tracer.has_ended() {
         tracer.wait_for(LOOK);
-        let beats = pulse.beats();
-        if beats != last || pulse.phase() == Phase::Starting {
-            (last, silent) = (beats, 0);
-            continue;
-        }
-        silent += 1;
-        if silent == STOPPED {
-            tracer.signal(libc::SIGCONT);
-        } else if silent >= LOST || silent >= HUNG && !proc.wants_processor(id) {
-            tracer.signal(libc::SIGKILL);
-        }
+        care.look(tracer, pulse);
     }
 }

@@ -20,16 +20,18 @@ use std::time::{Duration, Instant};
 
 use injector_common::Event;
 
+use self::keeper::Care;
 use self::pulse::{Phase, Pulse};
 use self::seen::Seen;
 use self::tracer::{Mode, Tracer, Work};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
-use super::recorder::{self, Recorder, Records};
+use super::recorder::{self, Recorder};
+use super::ring::{Receiver, ring};
 use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::sys::helper::{Helper, Orphaned, pipe, pipe_for_records};
+use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
 use crate::sys::seccomp::To;
@@ -159,8 +161,10 @@ struct Running {
     command: Option<Command>,
     tracer: Helper,
     keeper: Helper,
+    /// In the keeper's place.
+    care: Care,
     pulse: Arc<Pulse>,
-    events: Records,
+    events: Receiver,
     /// Its other end tells the tracer when finject is gone, or wants all threads let go.
     alive: Option<OwnedFd>,
 }
@@ -181,7 +185,9 @@ impl Ptrace {
         let proc = Proc::default();
         // The kernel lets no tracer suspend filters that has one itself.
         let may_suspend = is_privileged() && !proc.has_filter(Tgid(std::process::id()));
-        match targets.iter().find(|target| proc.has_filter(**target)) {
+        let is_filtered =
+            |target: &&Tgid| proc.process(**target).is_some() && proc.has_filter(**target);
+        match targets.iter().find(is_filtered) {
             Some(target) if !may_suspend => Err(TraceError::Filtered(target.0).into()),
             _ => Ok(()),
         }
@@ -234,7 +240,8 @@ impl Backend for Ptrace {
             Targets::Running(targets) => {
                 let targets: Vec<Tgid> = targets.iter().map(|target| target.tgid).collect();
                 Self::check_filters(&targets)?;
-                (None, Mode::Attach(targets), Orphaned::Dies)
+                // Without finject it lets all threads go, as at the end of any session.
+                (None, Mode::Attach(targets), Orphaned::GoesOn)
             }
             Targets::Launched(launch) => {
                 warnings.extend(gains_nothing(launch));
@@ -245,19 +252,18 @@ impl Backend for Ptrace {
                     pid: command.pid(),
                     latch,
                     is_filtered: true,
-                    from_exec: launch.from_exec,
                 };
                 (Some(command), mode, Orphaned::GoesOn)
             }
         };
-        let (events, event_end) = pipe_for_records()?;
+        let (sender, events) = ring()?;
         let (finject_end, alive) = pipe()?;
         let pulse = Arc::new(Pulse::new()?);
         let decider = Decider::new(Arc::clone(&self.memory), spec);
         let own = Tgid(std::process::id());
         let tracer = Tracer {
             work: Work::Decide(
-                Box::new(Recorder::new(decider, event_end.into())),
+                Box::new(Recorder::new(decider, sender)),
                 Arc::clone(&self.seen),
             ),
             memory: Arc::clone(&self.memory),
@@ -266,6 +272,7 @@ impl Backend for Ptrace {
             parent: std::process::id(),
             mode,
             follow: plan.follow,
+            from_exec: plan.from_exec,
             never: Proc::default().lineage(own),
         };
         let (process, keeper) = start(tracer, orphaned)?;
@@ -273,11 +280,17 @@ impl Backend for Ptrace {
             command,
             tracer: process,
             keeper,
+            care: Care::of(&pulse),
             pulse,
-            events: Records::new(events.into()),
+            events,
             alive: Some(alive),
         });
-        let threads = await_tracer(&running.tracer, &running.pulse)?;
+        let attached = await_tracer(&running.tracer, &running.pulse);
+        if attached.is_err() {
+            // One that hangs would hold a command that is to be ended.
+            running.tracer.kill();
+        }
+        let threads = attached?;
         if let Some(command) = &mut running.command {
             command.filter()?;
         }
@@ -325,7 +338,13 @@ impl Backend for Ptrace {
     }
 
     fn watch(&mut self) -> Option<Lost> {
-        let running = self.running.as_ref()?;
+        let running = self.running.as_mut()?;
+        if running.keeper.has_ended() {
+            running.care.look(&running.tracer, &running.pulse);
+        } else {
+            // Somebody may have stopped it.
+            running.keeper.signal(libc::SIGCONT);
+        }
         let report = self.memory.report(0);
         let ends_by_itself = report.targets_exited >= report.targets_seen;
         if !running.tracer.has_ended() || ends_by_itself {
@@ -341,7 +360,7 @@ impl Backend for Ptrace {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        self.running.as_mut()?.events.next()
+        self.running.as_ref()?.events.next()
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {

@@ -55,8 +55,6 @@ pub(super) enum Mode {
         latch: Latch,
         /// It has a filter that hands over the calls that rules name, and so have all that it starts.
         is_filtered: bool,
-        /// Calls before the entry point count too.
-        from_exec: bool,
     },
 }
 
@@ -74,6 +72,8 @@ pub(super) struct Tracer {
     pub(super) mode: Mode,
     /// Children of targets are targets.
     pub(super) follow: bool,
+    /// Calls before the entry point count too.
+    pub(super) from_exec: bool,
     /// Never targets.
     pub(super) never: Vec<Tgid>,
 }

@@ -19,7 +19,7 @@ use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
 use crate::sys::SysError;
 use crate::sys::process::{send_signal, send_thread_signal};
-use crate::sys::ptrace::{self, Entry, Registers, Resume, Side, Stop, Waited};
+use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 use crate::target::select::descendants;
@@ -52,6 +52,8 @@ struct Tracee {
     unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
     deadline: Option<(u64, i64)>,
+    /// The call that it was sent back to, and may not have entered yet.
+    made_again: Option<MadeAgain>,
 }
 
 /// Why a thread's call may have ended that had not come to its end.
@@ -136,6 +138,8 @@ impl<'t> Tracing<'t> {
                 for tid in self.proc.threads_of(tgid) {
                     if !self.tracees.contains_key(&tid.0) {
                         self.attach_thread(tgid, tid.0)?;
+                        // None goes on before all are attached.
+                        self.own.pulse.beat();
                     }
                 }
             }
@@ -175,6 +179,7 @@ impl<'t> Tracing<'t> {
             entered_ns: 0,
             asked: None,
             deadline: None,
+            made_again: None,
         })
     }
 
@@ -334,14 +339,11 @@ impl<'t> Tracing<'t> {
         let tracee = self.add(tid, tid);
         tracee.again = false;
         tracee.deadline = None;
+        tracee.made_again = None;
         // Seen from the entry of exec to its exit, which is reported where calls' sides are.
         tracee.inside = !is_filtered;
-        let from_exec = match &self.own.mode {
-            Mode::Launch { from_exec, .. } => *from_exec,
-            Mode::Attach(_) => false,
-        };
         self.has_begun = true;
-        if !from_exec {
+        if !self.own.from_exec {
             self.gate.exec(tid, tid, None);
         }
     }
@@ -362,11 +364,18 @@ impl<'t> Tracing<'t> {
             } else if tracee.is_prone {
                 self.left(tid);
             }
+            // Where there is a filter, the next call's entry may not be seen.
+            if self.own.is_filtered()
+                && let Some(tracee) = self.tracees.get_mut(&tid)
+            {
+                tracee.entered_ns = 0;
+            }
             return;
         }
         match ptrace::side(tid) {
             Ok(Side::Entry(entry)) => {
                 tracee.inside = true;
+                tracee.made_again = None;
                 if !tracee.again {
                     tracee.entered_ns = monotonic_ns();
                 }
@@ -410,8 +419,16 @@ impl<'t> Tracing<'t> {
             return;
         }
         let tgid = tracee.tgid;
-        // A number of x32's ABI is beyond all that rules name.
+        // A number of x32's ABI is beyond all that rules name. What it may give the thread counts all the
+        // same.
         let Ok(nr) = u16::try_from(entry.nr) else {
+            self.filters.entered(
+                tid,
+                CallSlot {
+                    compat: false,
+                    nr: entry.nr as u16,
+                },
+            );
             return;
         };
         let call = CallSlot {
@@ -512,7 +529,32 @@ impl<'t> Tracing<'t> {
         let Ok(mut registers) = Registers::of(tid) else {
             return;
         };
-        if registers.nr() < 0 || sleep::is_handled(tid, signal) {
+        let is_before = tracee
+            .made_again
+            .is_some_and(|call| registers.is_before(call));
+        if sleep::is_handled(tid, signal) {
+            // Whatever became of the call before, it ends now, and what comes next is another.
+            tracee.again = false;
+            tracee.deadline = None;
+            tracee.made_again = None;
+            if is_before {
+                registers.pass_over(sleep::INTERRUPTED);
+                let _ = registers.set(tid);
+            }
+            return;
+        }
+        if registers.nr() < 0 {
+            // In no call. It may be about to enter one again, whose time may be over by now.
+            let now_ns = monotonic_ns();
+            let over = tracee
+                .deadline
+                .take_if(|(at, _)| !is_before || *at <= now_ns);
+            if is_before && let Some((_, value)) = over {
+                tracee.again = false;
+                tracee.made_again = None;
+                registers.pass_over(value);
+                let _ = registers.set(tid);
+            }
             return;
         }
         let is_seen_again = self.own.sees_again(&registers);
@@ -529,7 +571,7 @@ impl<'t> Tracing<'t> {
                     _ => {
                         tracee.deadline = deadline;
                         tracee.again = is_seen_again;
-                        registers.make_again();
+                        tracee.made_again = Some(registers.make_again());
                     }
                 }
                 self.is_owing = true;
