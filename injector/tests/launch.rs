@@ -3,7 +3,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::{ffi::OsStr, fs, process::Command, thread::sleep, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use finject_tests::{
     child::{Child, Ended, PATIENCE, eventually},
@@ -593,4 +600,69 @@ fn a_launch_inside_a_launch_says_why_it_cannot_be() {
     let ended = run(&["--quiet", "--rule", never], &command);
     assert_eq!(ended.code(), Some(69), "{ended}");
     assert!(ended.err().contains("name all rules in one run"), "{ended}");
+}
+
+#[test]
+fn where_nobody_can_listen_it_is_traced() {
+    let mut command = Command::new(programs::UNLISTENED);
+    command
+        .arg(env!("CARGO_BIN_EXE_finject"))
+        .args(["--rule", "openat=ENOENT@1", "--", "cat", "/etc/hostname"])
+        .env_remove("FINJECT_RULES")
+        .env("NO_COLOR", "1")
+        .env("LC_ALL", "C");
+    let ended = Child::run(&mut command);
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    for words in [
+        "by seccomp and ptrace",
+        "finject: not by notify: the kernel does not take the seccomp filter",
+        "cat: /etc/hostname: No such file or directory",
+    ] {
+        assert!(ended.err().contains(words), "no {words:?}: {ended}");
+    }
+    // Who names it gets it or nothing.
+    let mut named = Command::new(programs::UNLISTENED);
+    named
+        .arg(env!("CARGO_BIN_EXE_finject"))
+        .args(["--backend", "notify", "--rule", "fsync=EIO", "--", "true"])
+        .env_remove("FINJECT_RULES");
+    let ended = Child::run(&mut named);
+    assert_eq!(ended.code(), Some(69), "{ended}");
+}
+
+/// A pipe without room.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nothing_up() {
+    let (mut reader, writer) = full_pipe();
+    let mut launcher = finject(&["--rule", "getppid=EPERM@2+2"]);
+    launcher
+        .args([programs::VICTIM, "threads", "1", "100", "getppid"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(writer);
+    let mut child = launcher.spawn().unwrap();
+    drop(launcher);
+    // Its calls are made, and half of them fail, while there is no room for a word of finject's.
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let seen =
+        lines.find_map(|line| Some(line.unwrap()).filter(|line| line.starts_with("who=self")));
+    assert!(seen.as_ref().unwrap().contains(" errors=50 "), "{seen:?}");
+    let mut text = String::new();
+    let reading = std::thread::spawn(move || {
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let text = reading.join().unwrap();
+    assert!(text.contains("getppid=EPERM@2+2"), "a summary: {text}");
 }

@@ -1,8 +1,12 @@
 //! Kernels that let nothing be overridden: finject says so, and what would provide it.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{fs, path::Path, process::Command};
+
 use finject_tests::{
     child::Child,
-    finject::{attach, finject},
+    finject::{Finject, attach, finject},
     guest,
     refused::{UNAVAILABLE, refuses},
     test_name, unsupported,
@@ -65,4 +69,87 @@ fn refused() {
         &["error injection", "help: ", REMEDY],
     );
     assert_eq!(victim.work().errors, 0);
+}
+
+#[test]
+fn a_process_is_traced_in_place_of_it() {
+    needs_no_override!();
+    let mut victim = Victim::threads(2, 10, "fsync");
+    let session = Finject::of(&guest::finject())
+        .pid(victim.pid())
+        .rule("fsync=EIO@3")
+        .start();
+    let seen = victim.work();
+    let outcome = session.stop();
+    assert_eq!(
+        (seen.errors, outcome.counts()),
+        (1, vec![3]),
+        "{}",
+        outcome.ended
+    );
+    for words in [
+        "by ptrace of",
+        "not by ebpf: this machine cannot do it: error injection",
+    ] {
+        assert!(outcome.ended.err().contains(words), "{}", outcome.ended);
+    }
+}
+
+/// What Yama lets a user trace (Documentation/admin-guide/LSM/Yama.rst).
+const SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
+
+/// As it was, put back at the end.
+struct Scope(String);
+
+impl Scope {
+    fn set(value: &str) {
+        fs::write(SCOPE, value).unwrap();
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let _ = fs::write(SCOPE, &self.0);
+    }
+}
+
+#[test]
+fn what_yama_forbids_is_refused() {
+    const FINJECT: &str = "/tmp/finject-yama";
+    if !Path::new(SCOPE).exists() {
+        unsupported!(test_name!(), "a kernel without Yama");
+    }
+    // Where the user nobody can reach it.
+    fs::copy(guest::finject(), FINJECT).unwrap();
+    let nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+        command
+            .arg(program)
+            .env_remove("FINJECT_RULES")
+            .env("NO_COLOR", "1");
+        command
+    };
+    let sleeper = Child::start(nobody("sleep").arg("60"));
+    let pid = sleeper.pid().to_string();
+    let attach = || {
+        let rule = ["--rule", "fsync=EIO", "--duration", "10ms"];
+        Child::run(
+            nobody(FINJECT)
+                .args(["--backend", "ptrace", "--pid", &pid])
+                .args(rule),
+        )
+    };
+    let _before = Scope(fs::read_to_string(SCOPE).unwrap());
+    Scope::set("0");
+    assert_eq!(attach().code(), Some(0));
+    for value in ["1", "2"] {
+        Scope::set(value);
+        let ended = attach();
+        assert_eq!(ended.code(), Some(UNAVAILABLE), "{ended}");
+        let told = format!("kernel.yama.ptrace_scope is {value}");
+        for words in [told.as_str(), "help: run it as root", "-- COMMAND"] {
+            assert!(ended.err().contains(words), "no {words:?}: {ended}");
+        }
+    }
 }

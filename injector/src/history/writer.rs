@@ -98,12 +98,20 @@ impl Writer {
             Ok(written) => drop(self.waiting.drain(..written)),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => {
-                let records = self.waiting.iter().filter(|byte| **byte == b'\n').count();
-                self.waiting.clear();
-                self.fail(records as u64, error);
-            }
+            Err(error) => self.drop_waiting(error),
         }
+    }
+
+    /// Gives up what waits: it is counted as lost.
+    pub fn give_up(&mut self) {
+        let error = io::Error::other("finject was ended before its reader had taken them");
+        self.drop_waiting(error);
+    }
+
+    fn drop_waiting(&mut self, error: io::Error) {
+        let records = self.waiting.iter().filter(|byte| **byte == b'\n').count();
+        self.waiting.clear();
+        self.fail(records as u64, error);
     }
 
     fn fail(&mut self, records: u64, error: io::Error) {
@@ -180,6 +188,18 @@ mod tests {
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text.len(), all);
         assert!(text.lines().last().unwrap().starts_with("{\"seq\":200,"));
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted() {
+        let (_reader, end) = io::pipe().unwrap();
+        let mut writer = Writer::to(OwnedFd::from(end).into());
+        for _ in 0..3 {
+            writer.write(Record::new(Kind::Armed, 1, 2));
+        }
+        writer.give_up();
+        assert_eq!(writer.failure().unwrap().0, 3);
+        assert!(writer.stream().is_none());
     }
 
     #[test]

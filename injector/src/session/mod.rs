@@ -16,14 +16,14 @@ use injector_common::event::EventKind;
 use self::heartbeat::Heartbeat;
 use self::summary::{Ending, Summary};
 use self::syslog::Syslog;
-use crate::backend::choose::{Choice, NotChosen, choose};
+use crate::backend::choose::{Choice, NotChosen, choose, first_of};
 use crate::backend::{Backend, BackendError, HookReport, Leased};
 use crate::history::{Kind, Record, Writer};
 use crate::plan::{Plan, Targets};
 use crate::sys::SysError;
 use crate::sys::launch::Ended;
 use crate::sys::process::{PollFd, poll_fds, real_uid};
-use crate::sys::signals::{Forwarded, Signals, stop_here};
+use crate::sys::signals::{Forwarded, Signals};
 use crate::sys::time::{monotonic_ns, realtime_ns};
 use crate::text::{counted, some_of};
 
@@ -43,8 +43,6 @@ const WAITING: usize = 1 << 22;
 
 /// How often a command that outlives its faults is looked at.
 const SEEING_OFF: Duration = Duration::from_millis(10);
-/// No limit, for poll(2).
-const FOR_EVER: i32 = -1;
 
 /// A session that could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -116,14 +114,20 @@ enum Hear {
 pub struct Session<'p> {
     plan: &'p Plan,
     backend: Box<dyn Backend>,
+    /// Which it is, where it was chosen.
+    choice: Option<Choice>,
     /// Better backends, and why not.
     passed_over: Vec<(Choice, String)>,
+    /// Those that may take its place where it cannot attach.
+    rest: &'static [Choice],
     /// [`None`] before it runs: until then a signal simply ends finject.
     heard: Option<Heard>,
     history: Writer,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
     offset_ns: u64,
     known_losses: Vec<(u64, u64)>,
+    /// When it is looked next whether faults arrive.
+    next_watch_ns: u64,
 }
 
 impl<'p> Session<'p> {
@@ -131,24 +135,31 @@ impl<'p> Session<'p> {
     /// without it the best that can is taken. Nothing is attached. Before any thread is started.
     pub fn prepare(plan: &'p Plan, wanted: Option<Choice>) -> Result<Self, SessionError> {
         let chosen = choose(plan, wanted)?;
-        Ok(Self::of(plan, chosen.backend, chosen.passed_over))
+        let mut session = Self::of(plan, chosen.backend);
+        session.choice = Some(chosen.choice);
+        session.passed_over = chosen.passed_over;
+        session.rest = chosen.rest;
+        Ok(session)
     }
 
     /// The same by a backend at hand, which carries the plan out or refuses to.
     pub fn with(plan: &'p Plan, mut backend: Box<dyn Backend>) -> Result<Self, SessionError> {
         backend.load(plan)?;
-        Ok(Self::of(plan, backend, Vec::new()))
+        Ok(Self::of(plan, backend))
     }
 
-    fn of(plan: &'p Plan, backend: Box<dyn Backend>, passed_over: Vec<(Choice, String)>) -> Self {
+    fn of(plan: &'p Plan, backend: Box<dyn Backend>) -> Self {
         Self {
             plan,
             backend,
-            passed_over,
+            choice: None,
+            passed_over: Vec::new(),
+            rest: &[],
             heard: None,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
+            next_watch_ns: 0,
         }
     }
 
@@ -170,7 +181,7 @@ impl<'p> Session<'p> {
         let healed = self.backend.heal();
         let (hooks, ending, armed_ns) = result?;
         loop {
-            self.hand_on(FOR_EVER)?;
+            self.hand_on_all()?;
             if self.take_events(observer) == 0 {
                 break;
             }
@@ -182,7 +193,7 @@ impl<'p> Session<'p> {
             Ok(()) => self.write(Record::new(Kind::Healed, monotonic_ns(), 0), observer),
             Err(error) => self.warn(&error.to_string(), observer),
         }
-        self.hand_on(FOR_EVER)?;
+        self.hand_on_all()?;
         let (report, seen) = (self.backend.report(), self.backend.seen());
         let command = self.see_off()?;
         let summary = Summary {
@@ -209,7 +220,7 @@ impl<'p> Session<'p> {
         &mut self,
         observer: &mut dyn Observer,
     ) -> Result<(HookReport, Ending, u64), SessionError> {
-        let hooks = self.backend.attach(self.plan)?;
+        let hooks = self.attach()?;
         for warning in &hooks.warnings {
             self.warn(warning, observer);
         }
@@ -234,6 +245,35 @@ impl<'p> Session<'p> {
         Ok((hooks, ending, armed_ns))
     }
 
+    /// Attaches; where this machine does not let the backend, by the next best one. Where none can, the
+    /// best one's reason is told: it is what the user would rather have.
+    fn attach(&mut self) -> Result<HookReport, SessionError> {
+        let mut first = None;
+        loop {
+            let error = match self.backend.attach(self.plan) {
+                Ok(hooks) => return Ok(hooks),
+                Err(error) => error,
+            };
+            let passed = self.choice.map(|choice| (choice, error.to_string()));
+            let others = if error.leaves_others() {
+                self.rest
+            } else {
+                &[]
+            };
+            first.get_or_insert(error);
+            // It may have failed half-way.
+            self.backend.heal()?;
+            let Ok(next) = first_of(self.plan, others) else {
+                return Err(first.map_or(BackendError::NotLoaded.into(), SessionError::from));
+            };
+            self.passed_over.extend(passed);
+            self.passed_over.extend(next.passed_over);
+            self.choice = Some(next.choice);
+            self.rest = next.rest;
+            self.backend = next.backend;
+        }
+    }
+
     /// The loop.
     fn watch(
         &mut self,
@@ -246,7 +286,7 @@ impl<'p> Session<'p> {
             u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
         });
         let until = armed_ns.saturating_add(duration);
-        let mut next_watch = armed_ns + WATCH_NS;
+        self.next_watch_ns = armed_ns + WATCH_NS;
         loop {
             let now = monotonic_ns();
             if heartbeat.has_lapsed() || self.backend.report().lapsed {
@@ -272,8 +312,8 @@ impl<'p> Session<'p> {
             if report.targets_exited >= report.targets_seen {
                 return Ok(Ending::TargetsEnded);
             }
-            if now >= next_watch {
-                next_watch = now + WATCH_NS;
+            if now >= self.next_watch_ns {
+                self.next_watch_ns = now + WATCH_NS;
                 if let Some(lost) = self.backend.watch() {
                     self.warn(&lost.why, observer);
                     return Ok(Ending::Lost {
@@ -312,34 +352,18 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    /// Hands the command its signals. What the terminal sends it has got already, but for a hangup,
-    /// which goes to the session's first process alone; being stopped is for both. A command that
-    /// has ended, with descendants that have not, leaves them to finject: the one that asks it to
-    /// end.
+    /// Hands the command its signals; the one that asks finject to end, where the command has.
     fn forward(&mut self, suspended: &mut dyn FnMut(fn())) -> Option<i32> {
         let Some(Heard::Commands(forwarded)) = &mut self.heard else {
             return None;
         };
-        while let Some(heard) = forwarded.take() {
-            let stops = heard.signal == libc::SIGTSTP;
-            let command = self.backend.command()?;
-            if command.handle().is_none() && !stops {
-                return Some(heard.signal);
-            }
-            if !heard.from_terminal || heard.signal == libc::SIGHUP {
-                command.signal(heard.signal);
-            }
-            if stops {
-                suspended(stop_here);
-            }
-        }
-        None
+        self.backend.command()?.hear(forwarded, suspended)
     }
 
     /// Waits until the command has ended, which runs on unfaulted; how it did.
     fn see_off(&mut self) -> Result<Option<Ended>, SysError> {
         loop {
-            let asked = self.forward(&mut |stop| stop());
+            let asked = self.look_after();
             let Some(command) = self.backend.command() else {
                 return Ok(None);
             };
@@ -352,13 +376,37 @@ impl<'p> Session<'p> {
         }
     }
 
+    /// What a command still needs when its faults are over: its signals, and somebody who answers its
+    /// calls. The signal that asks finject to end.
+    fn look_after(&mut self) -> Option<i32> {
+        let now_ns = monotonic_ns();
+        if now_ns >= self.next_watch_ns {
+            self.next_watch_ns = now_ns + WATCH_NS;
+            // There are no faults left to be lost.
+            let _ = self.backend.watch();
+        }
+        self.forward(&mut |stop| stop())
+    }
+
+    /// Writes all records, however long their reader takes. Whoever ends finject meanwhile gives those up
+    /// that are left.
+    fn hand_on_all(&mut self) -> Result<(), SysError> {
+        while self.history.stream().is_some() {
+            self.hand_on(TURN_MS as i32)?;
+            if self.look_after().is_some() {
+                self.history.give_up();
+            }
+        }
+        Ok(())
+    }
+
     /// Writes records as far as their stream takes them, waiting for it so many milliseconds each
     /// time.
     fn hand_on(&mut self, timeout_ms: i32) -> Result<(), SysError> {
         while let Some(stream) = self.history.stream() {
             if poll_fds(&mut [PollFd::writable(stream)], timeout_ms)? > 0 {
                 self.history.hand_on();
-            } else if timeout_ms != FOR_EVER {
+            } else {
                 break;
             }
         }
