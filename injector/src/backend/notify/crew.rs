@@ -20,7 +20,8 @@ pub(super) enum Advice {
     Leave,
 }
 
-/// What a receiver sees of the calls behind its own.
+/// What a receiver sees of the calls that wait while it has one to answer: once it has answered, the
+/// caller may be there again.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     calls: u32,
@@ -28,8 +29,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// After a call; `others_wait` is asked now and then.
-    pub(super) fn after(&mut self, others_wait: impl FnOnce() -> bool) -> Advice {
+    /// With a call; `others_wait` is asked now and then.
+    pub(super) fn with_a_call(&mut self, others_wait: impl FnOnce() -> bool) -> Advice {
         self.calls += 1;
         if !self.calls.is_multiple_of(EVERY) {
             return Advice::GoOn;
@@ -56,16 +57,19 @@ struct State {
 /// The receivers beyond the first.
 #[derive(Debug)]
 pub(super) struct Crew {
-    most: usize,
+    all: usize,
+    /// Those that could run at once beside the first.
+    useful: usize,
     state: Mutex<State>,
     bell: Condvar,
 }
 
 impl Crew {
-    /// So many, none of them at work.
-    pub(super) fn of(most: usize) -> Self {
+    /// So many, none of them at work, on so many processors.
+    pub(super) fn of(all: usize, processors: usize) -> Self {
         Self {
-            most,
+            all,
+            useful: all.min(processors.saturating_sub(1)),
             state: Mutex::default(),
             bell: Condvar::new(),
         }
@@ -75,10 +79,19 @@ impl Crew {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls one in, where one is left.
+    /// Calls one in, where there is one left that could run at once.
     pub(super) fn call_in(&self) {
+        self.call_in_up_to(self.useful);
+    }
+
+    /// Calls one in for a receiver that is held up, where one is left.
+    pub(super) fn relieve(&self) {
+        self.call_in_up_to(self.all);
+    }
+
+    fn call_in_up_to(&self, most: usize) {
         let mut state = self.state();
-        if state.called + state.at_work < self.most {
+        if state.called + state.at_work < most {
             state.called += 1;
             self.bell.notify_one();
         }
@@ -107,10 +120,10 @@ mod tests {
 
     fn advice(queue: &mut Queue, others_wait: bool) -> Advice {
         for _ in 1..EVERY {
-            let seldom = queue.after(|| panic!("asked too often"));
+            let seldom = queue.with_a_call(|| panic!("asked too often"));
             assert_eq!(seldom, Advice::GoOn);
         }
-        queue.after(|| others_wait)
+        queue.with_a_call(|| others_wait)
     }
 
     #[test]
@@ -131,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_more_are_called_in_than_there_are() {
-        let crew = Crew::of(1);
+        let crew = Crew::of(1, 2);
         crew.call_in();
         crew.call_in();
         crew.wait();
@@ -139,6 +152,15 @@ mod tests {
         assert_eq!(crew.state().called, 0);
         crew.leave();
         crew.call_in();
+        assert_eq!(crew.state().called, 1);
+    }
+
+    #[test]
+    fn on_one_processor_another_only_relieves() {
+        let crew = Crew::of(1, 1);
+        crew.call_in();
+        assert_eq!(crew.state().called, 0);
+        crew.relieve();
         assert_eq!(crew.state().called, 1);
     }
 }

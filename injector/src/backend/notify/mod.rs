@@ -6,14 +6,13 @@ mod crew;
 mod supervisor;
 pub mod support;
 
-use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use injector_common::Event;
 
-use self::supervisor::{SETTLING, Supervisor};
+use self::supervisor::{SETTLING, Supervisor, processors};
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
@@ -135,8 +134,7 @@ impl Backend for Notify {
             return Err(BackendError::NotLoaded);
         };
         let filter = filter_of(spec, To::Listener);
-        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let in_flight = Arc::new(InFlight::new(workers.clamp(2, 8))?);
+        let in_flight = Arc::new(InFlight::new(processors().clamp(2, 8))?);
         let (command, listener, latch) = Command::start(&image(launch), &filter, is_privileged())?;
         let listener = Arc::new(listener);
         listener.wake_on_callers_processor();

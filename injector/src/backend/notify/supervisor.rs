@@ -3,6 +3,7 @@
 //! finject, since a filter whose listener is gone makes every call fail; with finject gone, each call
 //! is let run. It ends with the last process that has the filter.
 
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::parent_id;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +29,12 @@ const BEAT_MS: i32 = 100;
 pub(super) const SETTLING: Duration = Duration::from_millis(500);
 /// How long a call that came before arming waits between two looks.
 const IDLE: Duration = Duration::from_micros(200);
+
+/// Processors that this process may use.
+pub(super) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// The call that a filter named, whose numbers are small.
 fn slot_of(call: &Notification) -> CallSlot {
     CallSlot {
@@ -80,7 +87,7 @@ impl Supervisor {
     pub(super) fn serve(&self) {
         let work = Work {
             own: self,
-            crew: Crew::of(self.in_flight.slots() - 1),
+            crew: Crew::of(self.in_flight.slots() - 1, processors()),
             gate: Gate::default(),
             started: AtomicBool::new(false),
             order: Mutex::new(()),
@@ -110,7 +117,7 @@ impl Supervisor {
             // A receiver that is held up in one call, by a /proc that does not answer, say, holds up no other.
             let now = self.in_flight.at_work_on(0);
             if now != 0 && now == last {
-                work.crew.call_in();
+                work.crew.relieve();
             }
             last = now;
             work.gate.prune(|tgid| {
@@ -169,16 +176,19 @@ impl Work<'_> {
         } = self.own;
         match in_flight.receive(slot, listener) {
             Ok(Some(call)) => {
-                self.handle(slot, &call);
+                let advice = queue.with_a_call(|| listener.has_waiting());
+                let fires = self.handle(slot, &call);
                 in_flight.clear(slot);
-                Some(queue.after(|| listener.has_waiting()))
+                // Those are answered one after another, so that another receiver would only wait.
+                Some(if fires { Advice::Leave } else { advice })
             }
             Ok(None) => Some(Advice::GoOn),
             Err(_) => None,
         }
     }
 
-    fn handle(&self, slot: usize, call: &Notification) {
+    /// Answers a call; whether a rule fired on it.
+    fn handle(&self, slot: usize, call: &Notification) -> bool {
         while self.own.memory.state() == RunState::Idle {
             if parent_id() != self.own.parent {
                 self.own.memory.switch_off();
@@ -187,7 +197,8 @@ impl Work<'_> {
         }
         let in_force = self.own.memory.state() == RunState::Armed;
         if !in_force || self.comes_before_the_program(call) || !self.is_target(call.tid) {
-            return self.carry_out(slot, call, &Decided::PASSES);
+            self.carry_out(slot, call, &Decided::PASSES);
+            return false;
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let decided = self
@@ -197,11 +208,12 @@ impl Work<'_> {
             .decide(slot_of(call), &call.args, || {
                 self.own.recorder.caller(call.tid)
             });
-        if decided.firings.is_empty() {
+        let fires = !decided.firings.is_empty();
+        if !fires {
             drop(order);
-            return self.carry_out(slot, call, &decided);
         }
         self.carry_out(slot, call, &decided);
+        fires
     }
 
     fn tgid(&self, tid: u32) -> Option<u32> {
