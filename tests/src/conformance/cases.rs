@@ -469,7 +469,8 @@ fn the_loaders_calls_do_not_count(rig: &Rig) {
         "{ended}"
     );
     // make's descendants.
-    let directory = std::env::temp_dir().join(format!("finject-make-{}", std::process::id()));
+    let name = format!("finject-make-{}-{}", std::process::id(), rig.way.backend());
+    let directory = std::env::temp_dir().join(name);
     fs::create_dir_all(&directory).unwrap();
     let makefile = directory.join("Makefile");
     fs::write(&makefile, "all:\n\t@sync Makefile\n").unwrap();
