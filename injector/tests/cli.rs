@@ -337,3 +337,79 @@ fn as_somebody_else(backend: &str) -> Output {
         .env("NO_COLOR", "1");
     command.output().unwrap()
 }
+
+#[test]
+fn a_warning_is_an_error_where_that_is_asked_for() {
+    // The second can never decide a call.
+    let rules = ["--rule", "fsync=EIO", "--rule", "fsync=EPERM", "--", "true"];
+    let output = finject(&[&["explain"], &rules[..]].concat());
+    assert_eq!(output.status.code(), DONE, "{}", err(&output));
+    assert!(err(&output).contains("warning"), "{}", err(&output));
+    let output = finject(&[&["explain", "--strict"], &rules[..]].concat());
+    assert_eq!(output.status.code(), USAGE, "{}", err(&output));
+    let said = "help: mend the rule, or leave --strict out";
+    assert!(err(&output).contains(said), "{}", err(&output));
+    assert_eq!(out(&output), "");
+}
+
+#[test]
+fn variables_are_put_into_rule_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.toml");
+    let text = "[vars]\nmost = \"3\"\n[[rule]]\nname = \"a\"\nrule = \"fsync=EIO@max:${most}\"\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let explained = |more: &[&str]| {
+        let command = ["--rules", &file, "--", "true"];
+        let output = finject(&[&["explain"], more, &command].concat());
+        (output.status.code(), out(&output) + &err(&output))
+    };
+    let (code, text) = explained(&[]);
+    assert!(code == DONE && text.contains("fsync=EIO@max:3"), "{text}");
+    let (code, text) = explained(&["--var", "most=5"]);
+    assert!(code == DONE && text.contains("fsync=EIO@max:5"), "{text}");
+    let (code, text) = explained(&["--var", "mst=5"]);
+    assert!(code == USAGE && text.contains("mst"), "{text}");
+}
+
+#[test]
+fn doctor_shows_what_each_backend_carries_out_for_whom_and_why_not() {
+    let output = finject(&["doctor", "--json"]);
+    assert!(matches!(output.status.code(), DONE | UNAVAILABLE));
+    let answer: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let matrix = answer["matrix"].as_object().unwrap();
+    for (part, cells) in matrix {
+        let cells = cells.as_object().unwrap();
+        assert_eq!(cells.len(), 3, "{part}");
+        for (backend, cell) in cells {
+            let cell = cell.as_str().unwrap();
+            let has_reason = cell.strip_prefix("no: ").is_some_and(|why| !why.is_empty());
+            assert!(cell == "yes" || has_reason, "{part}, {backend}: {cell}");
+        }
+    }
+    let cell = |part: &str, backend: &str| matrix[part][backend].as_str().unwrap().to_owned();
+    assert_eq!(
+        cell("running processes, --pid N", "notify"),
+        "no: it only launches"
+    );
+    assert_eq!(cell("path=", "notify"), "no: not built yet");
+    for (part, trial) in [
+        ("running processes, --pid N", "attached"),
+        ("commands, -- COMMAND", "launched"),
+    ] {
+        let works = answer["others"]["ptrace"][trial]["works"] == true;
+        let expected = if works { "yes" } else { "no: its trial failed" };
+        assert_eq!(cell(part, "ptrace"), expected, "{answer:#}");
+    }
+    // The same as a table.
+    let table = out(&finject(&["doctor"]));
+    for (part, cells) in matrix {
+        let row = table
+            .lines()
+            .find(|line| line.trim_start().starts_with(part));
+        let row = row.unwrap_or_else(|| panic!("no {part}: {table}"));
+        for cell in cells.as_object().unwrap().values() {
+            assert!(row.contains(cell.as_str().unwrap()), "{part}: {row}");
+        }
+    }
+}

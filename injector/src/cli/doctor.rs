@@ -14,6 +14,7 @@ use crate::backend::matrix::{PARTS, TARGETS, answer, reaches, trial as plan_of};
 use crate::backend::{Backend, BackendError, HookReport};
 use crate::plan::Targets;
 use crate::target::launch::Launch;
+use crate::target::process::{Proc, Tgid};
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -69,54 +70,116 @@ fn launch(choice: Choice) -> Result<String, String> {
     }
 }
 
-/// The backends beside the one in the kernel, and what was seen of each.
-fn others() -> Vec<(Choice, &'static str, Result<String, String>)> {
+/// Attaches to a process of its own, and lets it go; what was seen, or why that cannot be.
+fn attach(choice: Choice) -> Result<String, String> {
+    let told = |error: &dyn std::error::Error| super::chain(error);
+    // It waits for the end of its input, which comes when this is over.
+    let mut child = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cat: {error}"))?;
+    let mut plan = plan_of("fsync=EIO", choice);
+    let target = Proc::default().process(Tgid(child.id()));
+    plan.targets = Targets::Running(target.into_iter().collect());
+    let tried = || -> Result<String, String> {
+        let mut backend = choose(&plan, Some(choice))
+            .map_err(|error| told(&error))?
+            .backend;
+        let hooks = backend.attach(&plan).map_err(|error| told(&error))?;
+        backend.activate().map_err(|error| told(&error))?;
+        backend.heal().map_err(|error| told(&error))?;
+        Ok(format!(
+            "a running process was attached to and let go, by {}",
+            hooks.mechanism
+        ))
+    };
+    let seen = tried();
+    drop(child.stdin.take());
+    let _ = child.wait();
+    seen
+}
+
+/// A backend beside the one in the kernel, and what was seen of it.
+struct Other {
+    choice: Choice,
+    what: &'static str,
+    /// Of a command that was launched.
+    launched: Result<String, String>,
+    /// Of a process that ran, where it attaches to such.
+    attached: Option<Result<String, String>>,
+}
+
+impl Other {
+    fn trials(&self) -> impl Iterator<Item = &Result<String, String>> {
+        self.attached.iter().chain([&self.launched])
+    }
+}
+
+fn others() -> Vec<Other> {
     vec![
-        (
-            Choice::Notify,
-            "commands that finject launches, without privilege",
-            launch(Choice::Notify),
-        ),
-        (
-            Choice::Ptrace,
-            "running processes and commands, by tracing",
-            launch(Choice::Ptrace),
-        ),
+        Other {
+            choice: Choice::Notify,
+            what: "commands that finject launches, without privilege",
+            launched: launch(Choice::Notify),
+            attached: None,
+        },
+        Other {
+            choice: Choice::Ptrace,
+            what: "running processes and commands, by tracing",
+            launched: launch(Choice::Ptrace),
+            attached: Some(attach(Choice::Ptrace)),
+        },
     ]
 }
 
-/// What each backend carries out here: `yes`, `no` with the reason, or that the machine lacks it.
-fn matrix(works: &dyn Fn(Choice) -> bool) -> String {
-    let columns = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
-    let mut text = format!("  {:28}", "");
-    for choice in columns {
-        let _ = write!(text, "  {:38}", choice.to_string());
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    let mut row = |part: &str, cells: [&str; 3]| {
-        let _ = write!(text, "  {:28}", part.replace('`', ""));
+/// Whom a part of the matrix is about.
+#[derive(Clone, Copy)]
+enum Row {
+    /// Targets: whether finject launches them.
+    Targets(bool),
+    /// A part of a rule, by a rule that has it.
+    Part(&'static str),
+}
+
+const COLUMNS: [Choice; 3] = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
+
+/// What each backend carries out here: `yes`, or `no` with the reason. `lacks` tells what the machine
+/// lacks for a backend, with such targets where it is asked of some.
+fn matrix(
+    lacks: &dyn Fn(Choice, Option<bool>) -> Option<String>,
+) -> Vec<(String, [String; COLUMNS.len()])> {
+    let targets = TARGETS
+        .iter()
+        .map(|(name, launched)| (*name, Row::Targets(*launched)));
+    let parts = PARTS.iter().map(|(name, rule)| (*name, Row::Part(rule)));
+    let cell = |row: Row, choice: Choice| {
+        let (answer, whom) = match row {
+            Row::Targets(launched) => (reaches(launched, choice), Some(launched)),
+            Row::Part(rule) => (answer(rule, choice), None),
+        };
+        let lacking = (answer == "yes").then(|| lacks(choice, whom)).flatten();
+        lacking.map_or_else(|| answer.to_owned(), |what| format!("no: {what}"))
+    };
+    targets
+        .chain(parts)
+        .map(|(name, row)| {
+            let name = name.replace('`', "");
+            (name, COLUMNS.map(|choice| cell(row, choice)))
+        })
+        .collect()
+}
+
+fn table(matrix: &[(String, [String; COLUMNS.len()])]) -> String {
+    let head = COLUMNS.map(|choice| choice.to_string());
+    let mut text = String::new();
+    for (name, cells) in [(String::new(), head)].iter().chain(matrix) {
+        let _ = write!(text, "  {name:28}");
         for cell in cells {
             let _ = write!(text, "  {cell:38}");
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
-    };
-    let here = |answer: &'static str, choice: Choice| match answer {
-        "yes" if !works(choice) => "no: not here",
-        answer => answer,
-    };
-    for (kind, launched) in TARGETS {
-        row(
-            kind,
-            columns.map(|choice| here(reaches(launched, choice), choice)),
-        );
-    }
-    for (part, rule) in PARTS {
-        row(
-            part,
-            columns.map(|choice| here(answer(rule, choice), choice)),
-        );
     }
     text
 }
@@ -166,6 +229,23 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let blocked = capabilities.missing().next().is_some();
     let trial = (!blocked).then(|| trial(&mut backend));
     let works = matches!(trial, Some(Ok(_)));
+    let missing = capabilities
+        .missing()
+        .next()
+        .map(|need| need.need.to_string());
+    let lacks = |choice: Choice, launched: Option<bool>| -> Option<String> {
+        let Some(other) = others.iter().find(|other| other.choice == choice) else {
+            let what = missing.as_deref().unwrap_or("faults that arrive");
+            return (!works).then(|| format!("lacks {what}"));
+        };
+        let is_there = match launched {
+            Some(true) => other.launched.is_ok(),
+            Some(false) => other.attached.as_ref().is_some_and(Result::is_ok),
+            None => other.trials().any(Result::is_ok),
+        };
+        (!is_there).then(|| "its trial failed".to_owned())
+    };
+    let matrix = matrix(&lacks);
     if options.json {
         let findings: Vec<_> = capabilities
             .findings
@@ -189,14 +269,24 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }),
             Some(Err(error)) => json!({ "error": error.to_string(), "help": error.help() }),
         };
+        let told = |trial: &Result<String, String>| {
+            let (Ok(seen) | Err(seen)) = trial;
+            json!({ "works": trial.is_ok(), "seen": seen })
+        };
         let others: serde_json::Map<_, _> = others
             .iter()
-            .map(|(choice, _, seen)| {
-                let (works, seen) = match seen {
-                    Ok(seen) => (true, seen),
-                    Err(why) => (false, why),
-                };
-                (choice.to_string(), json!({ "works": works, "seen": seen }))
+            .map(|other| {
+                let attached = other.attached.as_ref().map(told);
+                let trials = json!({ "launched": told(&other.launched), "attached": attached });
+                (other.choice.to_string(), trials)
+            })
+            .collect();
+        let matrix: serde_json::Map<_, _> = matrix
+            .into_iter()
+            .map(|(name, cells)| {
+                let cells = COLUMNS.iter().map(ToString::to_string).zip(cells);
+                let cells = cells.map(|(choice, cell)| (choice, json!(cell)));
+                (name, json!(cells.collect::<serde_json::Map<_, _>>()))
             })
             .collect();
         let answer = json!({
@@ -205,26 +295,23 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             "findings": findings,
             "trial": trial,
             "others": others,
+            "matrix": matrix,
         });
         println!("{answer:#}");
     } else {
         print(&capabilities, trial.as_ref());
-        for (choice, what, seen) in &others {
-            println!("\nbackend {choice}: {what}\n");
-            match seen {
-                Ok(seen) => println!("  ok       {:17} {seen}", "trial"),
-                Err(why) => println!("  missing  {:17} {why}", "trial"),
+        for other in &others {
+            println!("\nbackend {}: {}\n", other.choice, other.what);
+            for trial in other.trials() {
+                match trial {
+                    Ok(seen) => println!("  ok       {:17} {seen}", "trial"),
+                    Err(why) => println!("  missing  {:17} {why}", "trial"),
+                }
             }
         }
-        let is_there = |choice: Choice| match choice {
-            Choice::Ebpf => works,
-            _ => others
-                .iter()
-                .any(|(other, _, seen)| *other == choice && seen.is_ok()),
-        };
         println!(
             "\nwhat each carries out here:\n\n{}",
-            matrix(&is_there).trim_end()
+            table(&matrix).trim_end()
         );
         if works {
             println!("\nready: sudo finject --pid PID --rule 'fsync=EIO@3'");

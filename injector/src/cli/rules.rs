@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
     vars: Vec<(String, String)>,
 
-    /// Take warnings about rules and targets for errors
+    /// Take warnings about rules for errors
     #[arg(long)]
     strict: bool,
 }

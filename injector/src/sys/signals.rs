@@ -219,10 +219,17 @@ impl Forwarded {
     }
 }
 
-/// Stops this process, as its terminal asked; returns once it is continued.
+/// Stops this process, as its terminal asked; returns once it is continued, and at once where nobody
+/// could continue it: the kernel stops no process of an orphaned group for SIGTSTP (setpgid(2)).
 pub fn stop_here() {
-    // SAFETY: no pointers.
-    unsafe { libc::raise(libc::SIGSTOP) };
+    // SAFETY: zeros are a valid sigaction, which is the default's; the handler is put back.
+    unsafe {
+        let (default, mut own): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut own) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &raw const own, std::ptr::null_mut());
+        }
+    }
 }
 
 #[cfg(test)]
