@@ -7,6 +7,8 @@
  *                             CLOCK_MONOTONIC nanoseconds
  *   victim family N CALL      a child from before the line, a child and a grandchild from after
  *                             it, and the process itself after an exec make N calls each
+ *   victim kin N CALL         a grandchild from before the line, and after it one child by vfork and one
+ *                             by posix_spawn, each with an exec, and a daemon, make N calls each
  *   victim filtered N CALL    on a line, N calls under a seccomp filter of its own, which kills whoever
  *                             makes a call that it does not know
  *   victim threadexec N CALL  on a line, a thread other than the first executes the program anew,
@@ -21,6 +23,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -211,6 +214,54 @@ static void family(const char *self, const char *number, const char *call) {
     exit(2);
 }
 
+/* A process's own work, up to its end. */
+static void work_as(const char *who, const char *number) {
+    struct seen seen;
+    open_file();
+    work(atol(number), &seen);
+    tell(who, &seen);
+    unlink(path);
+    _exit(0);
+}
+
+static void kin(char *self, char *number, char *call) {
+    char byte, *vforked[] = {self, "now", number, call, "vforked", NULL},
+         *spawned[] = {self, "now", number, call, "spawned", NULL};
+    int start[2], there[2], child;
+    if (pipe(start) || pipe(there)) exit(2);
+    if (fork() == 0) {
+        close(start[1]);
+        if (fork() == 0) {
+            if (write(there[1], "t", 1) != 1 || read(start[0], &byte, 1) < 0) exit(2);
+            work_as("grandchild-before", number);
+        }
+        wait(NULL);
+        _exit(0);
+    }
+    if (read(there[0], &byte, 1) != 1) exit(2);
+    printf("ready %d -\n", (int)getpid());
+    fflush(stdout);
+    wait_line();
+    close(start[1]);
+    wait(NULL);
+    child = vfork();
+    if (child == 0) {
+        execv(self, vforked);
+        _exit(2);
+    }
+    waitpid(child, NULL, 0);
+    if (posix_spawn(&child, self, NULL, NULL, spawned, environ)) exit(2);
+    waitpid(child, NULL, 0);
+    child = fork();
+    if (child == 0) {
+        setsid();
+        if (fork() == 0) work_as("daemon", number);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    wait_line();
+}
+
 /* Lets the calls of this program's modes and of its C library's output through, and kills for others. */
 static void filter_calls(void) {
     static const int allowed[] = {SYS_read,   SYS_write,  SYS_getppid, SYS_fsync,      SYS_fdatasync,
@@ -286,6 +337,12 @@ int main(int argc, char **argv) {
         work(atol(argv[2]), &seen);
         tell("after-exec", &seen);
         wait_line();
+    } else if (argc == 5 && !strcmp(argv[1], "now")) {
+        call_name = argv[3];
+        work_as(argv[4], argv[2]);
+    } else if (argc == 4 && !strcmp(argv[1], "kin")) {
+        call_name = argv[3];
+        kin(argv[0], argv[2], argv[3]);
     } else {
         fprintf(stderr, "usage: see the head of victim.c\n");
         return 2;

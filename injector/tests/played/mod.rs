@@ -210,6 +210,20 @@ fn victim(player: &Player, follow: bool, arguments: &[&str]) -> Played {
             player.world.end();
             Some((all, Vec::new()))
         }
+        ["kin", calls, _] => {
+            let mut all = BTreeMap::new();
+            let kin = ["grandchild-before", "vforked", "spawned", "daemon"];
+            for (index, who) in kin.into_iter().enumerate() {
+                let member = Player {
+                    tgid: player.tgid + 100 * (index as u32 + 1),
+                    ..player.clone()
+                };
+                player.world.start();
+                all.insert(who.to_owned(), member.work(0, number(calls))?);
+                player.world.end();
+            }
+            Some((all, Vec::new()))
+        }
         other => panic!("{other:?} is not played"),
     }
 }

@@ -43,6 +43,7 @@ cases! {
     threads_are_counted_apart: "getppid=EPERM@3,per:thread",
     processes_are_counted_apart: "getppid=EPERM@3,per:process",
     a_family_is_counted_together: "getppid=EPERM@1..12",
+    kin_of_every_sort_are_targets: "getppid=EPERM@3,per:process",
     descendants_are_left_alone_when_asked: "getppid=EPERM",
     a_thread_other_than_the_first_may_exec: "getppid=EPERM@1..5",
     the_first_rule_with_a_result_decides: "getppid=EPERM@2",
@@ -174,6 +175,17 @@ fn a_family_is_counted_together(rig: &Rig) {
     assert_eq!(seen.tally(0, "matched"), 40);
     let errors: u64 = seen.seen.values().map(|seen| seen.errors).sum();
     assert_eq!(errors, 12);
+}
+
+/// However they were made, and whoever is still their parent.
+fn kin_of_every_sort_are_targets(rig: &Rig) {
+    const KIN: [&str; 4] = ["grandchild-before", "vforked", "spawned", "daemon"];
+    let rule = ["--rule", "getppid=EPERM@3,per:process"];
+    let seen = rig.observe(&rule, programs::VICTIM, &["kin", "10", "getppid"], &KIN);
+    for who in KIN {
+        assert_eq!(seen.seen[who].errors, 1, "{who}");
+    }
+    assert_eq!(seen.tally(0, "matched"), 40);
 }
 
 fn descendants_are_left_alone_when_asked(rig: &Rig) {
