@@ -7,7 +7,6 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::fs::MetadataExt as _,
     process::{Command, Stdio},
     thread::sleep,
     time::Duration,
@@ -603,34 +602,6 @@ fn a_launch_inside_a_launch_says_why_it_cannot_be() {
     assert!(ended.err().contains("name all rules in one run"), "{ended}");
 }
 
-#[test]
-fn where_nobody_can_listen_it_is_traced() {
-    let mut command = Command::new(programs::UNLISTENED);
-    command
-        .arg(env!("CARGO_BIN_EXE_finject"))
-        .args(["--rule", "openat=ENOENT@1", "--", "cat", "/etc/hostname"])
-        .env_remove("FINJECT_RULES")
-        .env("NO_COLOR", "1")
-        .env("LC_ALL", "C");
-    let ended = Child::run(&mut command);
-    assert_eq!(ended.code(), Some(1), "{ended}");
-    for words in [
-        "by seccomp and ptrace",
-        "finject: not by notify: the kernel does not take the seccomp filter",
-        "cat: /etc/hostname: No such file or directory",
-    ] {
-        assert!(ended.err().contains(words), "no {words:?}: {ended}");
-    }
-    // Who names it gets it or nothing.
-    let mut named = Command::new(programs::UNLISTENED);
-    named
-        .arg(env!("CARGO_BIN_EXE_finject"))
-        .args(["--backend", "notify", "--rule", "fsync=EIO", "--", "true"])
-        .env_remove("FINJECT_RULES");
-    let ended = Child::run(&mut named);
-    assert_eq!(ended.code(), Some(69), "{ended}");
-}
-
 /// A pipe without room.
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -674,121 +645,5 @@ fn a_program_with_a_filter_of_its_own_is_hit() {
         let options = ["--backend", backend, "--rule", "getppid=EPERM@3"];
         let (seen, _) = work(&options, &["filtered", "10", "getppid"]);
         assert_eq!((seen.calls, seen.errors), (10, 1), "{backend}");
-    }
-}
-
-/// finject and another program, where anybody can reach them.
-struct Shared {
-    directory: tempfile::TempDir,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let shared = Self { directory };
-        fs::set_permissions(shared.directory.path(), mode(0o755)).unwrap();
-        shared.add(env!("CARGO_BIN_EXE_finject"), 0o755);
-        shared
-    }
-
-    /// A copy of a program, with these permissions.
-    fn add(&self, program: &str, permissions: u32) -> String {
-        let name = program.rsplit('/').next().unwrap();
-        let copy = self.directory.path().join(name);
-        fs::copy(program, &copy).unwrap();
-        fs::set_permissions(&copy, mode(permissions)).unwrap();
-        copy.display().to_string()
-    }
-
-    fn finject(&self) -> String {
-        self.directory.path().join("finject").display().to_string()
-    }
-}
-
-/// A command of an ordinary user's; root becomes somebody else.
-fn ordinary<S: AsRef<OsStr>>(words: &[S]) -> Command {
-    let mut command = Command::new("env");
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    if is_root {
-        let nobody = [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-        ];
-        command.args(nobody).arg("--");
-    }
-    command
-        .args(words)
-        .current_dir("/")
-        .env_remove("FINJECT_RULES")
-        .env("NO_COLOR", "1")
-        .env("LC_ALL", "C");
-    command
-}
-
-fn mode(bits: u32) -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(bits)
-}
-
-#[test]
-fn an_ordinary_user_launches_also_in_a_namespace_of_their_own() {
-    let shared = Shared::new();
-    let finject = shared.finject();
-    let may_unshare = Child::run(&mut ordinary(&["unshare", "-Ur", "true"]));
-    let mut inside = vec![vec![]];
-    if may_unshare.code() == Some(0) {
-        inside.push(vec!["unshare", "-Ur"]);
-    } else {
-        println!("no namespaces for ordinary users: {may_unshare}");
-    }
-    for before in inside {
-        for backend in ["notify", "ptrace"] {
-            let rule = ["--quiet", "--backend", backend, "--rule", "openat=ENOENT@1"];
-            let cat = ["--", "cat", "/etc/hostname"];
-            let words = [&before[..], &[finject.as_str()], &rule, &cat].concat();
-            let ended = Child::run(&mut ordinary(&words));
-            assert_eq!(ended.code(), Some(1), "{words:?}: {ended}");
-            let said = "cat: /etc/hostname: No such file or directory";
-            assert_eq!(ended.err(), said, "{words:?}");
-        }
-    }
-}
-
-#[test]
-fn a_program_that_would_gain_by_its_file_does_not_and_it_is_said() {
-    let shared = Shared::new();
-    let finject = shared.finject();
-    let id = shared.add("/usr/bin/id", 0o4755);
-    let words = [finject.as_str(), "--rule", "fsync=EIO", "--", &id, "-u"];
-    let ended = Child::run(&mut ordinary(&words));
-    assert_eq!(ended.code(), Some(0), "{ended}");
-    assert_ne!(ended.out(), "0", "{ended}");
-    let said = "is setuid or setgid, and gains nothing by it here";
-    assert!(ended.err().contains(said), "{ended}");
-}
-
-/// On a terminal of its own, by script(1). Nobody there could let go on what ^Z has stopped.
-#[test]
-fn what_is_typed_reaches_the_command_once() {
-    for backend in ["notify", "ptrace"] {
-        let command = format!(
-            "{} --quiet --backend {backend} --rule fsync=EIO -- sh -c \
-             'trap \"echo heard; exit 7\" INT; echo ready; while :; do sleep 0.1; done'",
-            env!("CARGO_BIN_EXE_finject")
-        );
-        let mut terminal = Command::new("script");
-        terminal
-            .args(["-qec", &command, "/dev/null"])
-            .env_remove("FINJECT_RULES");
-        let mut child = Child::start(&mut terminal);
-        child.expect_line(PATIENCE, |line| line.contains("ready"));
-        child.say("\x1a");
-        sleep(Duration::from_millis(200));
-        child.say("\x03");
-        let ended = child.wait(PATIENCE);
-        assert_eq!(ended.code(), Some(7), "{backend}: {ended}");
-        let heard = ended.out().matches("heard").count();
-        assert_eq!(heard, 1, "{backend}: {ended}");
     }
 }
