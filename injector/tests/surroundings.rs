@@ -141,12 +141,13 @@ fn a_program_that_would_gain_by_its_file_does_not_and_it_is_said() {
     assert!(ended.err().contains(said), "{ended}");
 }
 
-/// On a terminal of its own, by script(1). Nobody there could let go on what ^Z has stopped.
+/// On a terminal of its own, by script(1). Nobody there could let go on what ^Z has stopped. Whatever
+/// shell script(1) takes gives its place to finject: ^C would end that, too.
 #[test]
 fn what_is_typed_reaches_the_command_once() {
     for backend in ["notify", "ptrace"] {
         let command = format!(
-            "{} --quiet --backend {backend} --rule fsync=EIO -- sh -c \
+            "exec {} --quiet --backend {backend} --rule fsync=EIO -- sh -c \
              'trap \"echo heard; exit 7\" INT; echo ready; while :; do sleep 0.1; done'",
             env!("CARGO_BIN_EXE_finject")
         );
