@@ -46,15 +46,17 @@ fn looping() -> Victim {
 
 /// A process of finject's beside the one that was started, by its name.
 fn helper(of: u32, name: &str) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+    find_helper(of, name).unwrap_or_else(|| panic!("no {name} of {of}"))
+}
+
+fn find_helper(of: u32, name: &str) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
     let is_it = |pid: &&str| {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
         comm.is_ok_and(|comm| comm.trim() == name)
     };
     let pid = children.split_ascii_whitespace().find(is_it);
-    pid.unwrap_or_else(|| panic!("no {name} of {of}"))
-        .parse()
-        .unwrap()
+    pid?.parse().ok()
 }
 
 fn send(pid: u32, signal: Signal) {
@@ -342,6 +344,50 @@ fn a_tracer_without_its_keeper_is_looked_after_all_the_same() {
     assert_eq!(victim.end().code(), Some(0));
 }
 
+/// One of finject's processes is hit while it comes or goes, at any moment of that.
+fn is_free_after(hit: (&str, Signal), round: u64, coming: bool) {
+    let (name, signal) = hit;
+    let victim = looping();
+    let mut session = attach(victim.pid(), "getppid=EPERM@1000000").begin();
+    let finject = session.pid();
+    eventually(PATIENCE, "it starts", || {
+        find_helper(finject, name).is_some()
+    });
+    if !coming {
+        eventually(PATIENCE, "it is traced", || threads(victim.pid()).1);
+        session.signal(Signal::INT);
+    }
+    sleep(Duration::from_micros(round * 300));
+    let found = find_helper(finject, name).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    if let Some(helper) = found {
+        // It may be gone by now.
+        let _ = kill_process(helper, signal);
+    }
+    if coming {
+        sleep(Duration::from_millis(100));
+        session.signal(Signal::INT);
+    }
+    let ended = session.wait(PATIENCE);
+    let why = format!("{hit:?}, round {round}, coming: {coming}: {ended}");
+    assert!(matches!(ended.code(), Some(0 | 69 | 125)), "{why}");
+    eventually(SOON, &why, || is_free(victim.pid()));
+    assert_eq!(victim.changes().len(), 1, "no call fails: {why}");
+    assert_eq!(victim.end().code(), Some(0), "{why}");
+}
+
+#[test]
+fn a_helper_that_is_hit_while_it_comes_or_goes_leaves_nobody_held() {
+    for coming in [true, false] {
+        for name in ["finject-tracer", "finject-keeper"] {
+            for signal in [Signal::KILL, Signal::STOP] {
+                for round in 0..10 {
+                    is_free_after((name, signal), round, coming);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_launched_command_outlives_finject_and_not_its_tracer() {
     let launched = || {
@@ -452,4 +498,35 @@ fn a_targets_own_filter_does_not_judge_the_calls_that_fail() {
             assert_eq!(victim.work().errors, 0);
         }
     }
+}
+
+/// In strict mode the kernel kills for any call but four, and for one that is skipped.
+#[test]
+fn a_target_in_strict_mode_is_hit_or_left_alone() {
+    let mut child = Child::start(Command::new(programs::VICTIM).arg("strict"));
+    child.expect_line(PATIENCE, |line| line.starts_with("ready "));
+    let pid = child.pid();
+    let strict = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    eventually(PATIENCE, "it is strict", || {
+        strict().contains("\nSeccomp:\t1\n")
+    });
+    match attach(pid, "read(fd=0)=EIO@2").try_start() {
+        Ok(session) => {
+            child.say("abcd");
+            // The fourth and fifth come once the second has been tried again.
+            child.expect_line(PATIENCE, |line| line.matches('e').count() == 1);
+            child.close();
+            assert_eq!(session.wait(PATIENCE).fired(), 1);
+        }
+        Err(ended) => {
+            assert!(
+                ended.err().contains("has a seccomp filter of its own"),
+                "{ended}"
+            );
+            child.say("abcd");
+            child.expect_line(PATIENCE, |line| line == "rrrrr");
+            child.close();
+        }
+    }
+    assert_eq!(child.wait(PATIENCE).code(), Some(0));
 }

@@ -8,9 +8,11 @@ use std::{
 };
 
 use finject_tests::{
-    child::{Child, PATIENCE},
+    child::{Child, PATIENCE, eventually},
     programs, test_name, unsupported,
+    victim::Victim,
 };
+use rustix::process::Signal;
 
 #[test]
 fn where_nobody_can_listen_it_is_traced() {
@@ -157,12 +159,124 @@ fn what_is_typed_reaches_the_command_once() {
             .env_remove("FINJECT_RULES");
         let mut child = Child::start(&mut terminal);
         child.expect_line(PATIENCE, |line| line.contains("ready"));
-        child.say("\x1a");
+        child.press("\x1a");
         sleep(Duration::from_millis(200));
-        child.say("\x03");
+        child.press("\x03");
         let ended = child.wait(PATIENCE);
         assert_eq!(ended.code(), Some(7), "{backend}: {ended}");
         let heard = ended.out().matches("heard").count();
         assert_eq!(heard, 1, "{backend}: {ended}");
+    }
+}
+
+/// Stopped and let go on by the shell that started it, as any job.
+#[test]
+fn a_shell_stops_it_and_lets_it_go_on() {
+    for backend in ["notify", "ptrace"] {
+        let mut terminal = Command::new("script");
+        terminal
+            .args([
+                "-qec",
+                "exec bash --norc --noprofile --noediting -i",
+                "/dev/null",
+            ])
+            .env_remove("FINJECT_RULES");
+        let mut child = Child::start(&mut terminal);
+        child.say(&format!(
+            "{} --quiet --backend {backend} --rule fsync=EIO -- \
+             sh -c 'echo pid=$$; read word; echo got-$word; exit 5'",
+            env!("CARGO_BIN_EXE_finject")
+        ));
+        let pid = child.expect_line(PATIENCE, |line| pid_of(line).is_some());
+        let pid = pid_of(&pid).unwrap();
+        let is_stopped = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            // The second of one that is traced.
+            status.contains("State:\tT") || status.contains("State:\tt")
+        };
+        for _ in 0..3 {
+            child.press("\x1a");
+            eventually(PATIENCE, "it is stopped", is_stopped);
+            child.say("fg");
+            eventually(PATIENCE, "it goes on", || !is_stopped());
+        }
+        child.say("word");
+        child.expect_line(PATIENCE, |line| line.trim().ends_with("got-word"));
+        child.say("echo status-$?");
+        child.expect_line(PATIENCE, |line| line.trim().ends_with("status-5"));
+        child.say("exit");
+        assert_eq!(child.wait(PATIENCE).code(), Some(0), "{backend}");
+    }
+}
+
+/// Behind a prompt, maybe; what the terminal echoes has no number.
+fn pid_of(line: &str) -> Option<u32> {
+    line.rsplit_once("pid=")?.1.trim().parse().ok()
+}
+
+/// Whoever started it hears of no child's end, as daemons may.
+#[test]
+fn whoever_ignores_the_ends_of_children_gets_the_status() {
+    for backend in ["notify", "ptrace"] {
+        let run = |command: &[&str]| {
+            let mut ignoring = Command::new("env");
+            ignoring
+                .args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_finject")])
+                .args(["--quiet", "--backend", backend, "--rule", "fsync=EIO", "--"])
+                .args(command)
+                .env_remove("FINJECT_RULES");
+            Child::run(&mut ignoring)
+        };
+        let ended = run(&["sh", "-c", "exit 3"]);
+        assert_eq!(ended.code(), Some(3), "{backend}: {ended}");
+        // The command ignores it too, as without finject.
+        let ended = run(&["grep", "SigIgn", "/proc/self/status"]);
+        let (_, ignored) = ended.stdout[0].split_once('\t').unwrap();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        assert_ne!(ignored >> (Signal::CHILD.as_raw() - 1) & 1, 0, "{ended}");
+    }
+}
+
+/// There are fewer descriptors than threads that are told apart.
+#[test]
+fn few_descriptors_are_enough() {
+    for backend in ["notify", "ptrace"] {
+        let script = "ulimit -n 24; exec \"$@\"";
+        let rule = [
+            "--quiet",
+            "--backend",
+            backend,
+            "--rule",
+            "getppid=EPERM@1,per:thread",
+        ];
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_finject")])
+            .args(rule)
+            .arg("--")
+            .env_remove("FINJECT_RULES");
+        let mut victim = Victim::launched(&mut shell, &["threads", "64", "100", "getppid"]);
+        let seen = victim.work();
+        assert_eq!((seen.calls, seen.errors), (6400, 64), "{backend}");
+        let ended = victim.end();
+        assert_eq!(ended.code(), Some(0), "{backend}: {ended}");
+    }
+}
+
+/// Until the new program is there, the one that is left makes calls that look like its: they begin
+/// nothing, and the loader's calls after them do not fail.
+#[test]
+fn a_thread_executes_a_program_while_another_calls() {
+    for backend in ["notify", "ptrace"] {
+        for round in 0..20 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_finject"));
+            command
+                .args(["--quiet", "--backend", backend])
+                .args(["--rule", "openat=ENOENT", "--"])
+                .args([programs::VICTIM, "busyexec", "/bin/true"])
+                .env_remove("FINJECT_RULES");
+            let ended = Child::run(&mut command);
+            assert_eq!(ended.code(), Some(0), "{backend}, round {round}: {ended}");
+        }
     }
 }

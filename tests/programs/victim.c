@@ -13,6 +13,9 @@
  *                             makes a call that it does not know
  *   victim threadexec N CALL  on a line, a thread other than the first executes the program anew,
  *                             which makes N calls
+ *   victim busyexec PROGRAM   a thread other than the first executes PROGRAM, while the first opens files
+ *   victim strict             in strict secure-computing mode, a letter for each byte of standard
+ *                             input: r where read(2) gave it, and e before it for each that failed
  *
  * CALL is one of fsync fdatasync write unlink getppid pause lseek. Built for both ABIs. lseek is called
  * with the descriptor 77 and, each thread in turn, the ten offsets from -5 on, from the end. */
@@ -292,6 +295,26 @@ static void *exec_again(void *unused) {
     exit(2);
 }
 
+static void *exec_other(void *program) {
+    struct timespec little = {0, 2000000};
+    nanosleep(&little, NULL);
+    execl(program, program, (char *)NULL);
+    /* No open(2) of the C library's may stand between the program and its word. */
+    if (write(2, "exec\n", 5) != 5) _exit(3);
+    _exit(2);
+}
+
+static void strict(void) {
+    char byte;
+    long got;
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)) _exit(2);
+    while ((got = syscall(SYS_read, 0, &byte, 1)) != 0) {
+        if (syscall(SYS_write, 1, got < 0 ? "e" : byte == '\n' ? "r\n" : "r", byte == '\n' && got > 0 ? 2 : 1) < 0)
+            break;
+    }
+    syscall(SYS_exit, 0);
+}
+
 int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     struct seen seen;
@@ -331,6 +354,14 @@ int main(int argc, char **argv) {
         wait_line();
         pthread_create(&id, NULL, exec_again, NULL);
         pthread_join(id, NULL);
+    } else if (argc == 3 && !strcmp(argv[1], "busyexec")) {
+        pthread_t id;
+        pthread_create(&id, NULL, exec_other, argv[2]);
+        for (;;) close(open("/", O_RDONLY));
+    } else if (argc == 2 && !strcmp(argv[1], "strict")) {
+        printf("ready %d -\n", (int)getpid());
+        fflush(stdout);
+        strict();
     } else if (argc == 4 && !strcmp(argv[1], "now")) {
         call_name = argv[3];
         open_file();

@@ -187,8 +187,13 @@ impl Child {
 
     /// Writes a line to its standard input.
     pub fn say(&mut self, line: &str) {
+        self.press(&format!("{line}\n"));
+    }
+
+    /// Writes to its standard input.
+    pub fn press(&mut self, keys: &str) {
         let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{line}").unwrap();
+        stdin.write_all(keys.as_bytes()).unwrap();
         stdin.flush().unwrap();
     }
 

@@ -80,12 +80,13 @@ impl Gate {
     }
 
     /// Whether a call comes before the program's entry point. `loader` tells where a process's loader
-    /// is mapped.
+    /// is mapped; `still_waits`, whether the caller is still in that call.
     pub(super) fn holds(
         &self,
         tgid: u32,
         tid: u32,
         instruction: u64,
+        still_waits: impl FnOnce() -> bool,
         loader: impl FnOnce() -> Option<Range<u64>>,
     ) -> bool {
         let mut state = self.state();
@@ -97,6 +98,9 @@ impl Gate {
         let caller = format!("/proc/{tgid}/task/{}", found.tid);
         if found.tid != tgid && Path::new(&caller).exists() {
             return false; // It has not come to it yet: this is a call of the program that is left.
+        }
+        if !still_waits() {
+            return false; // So is this: the exec has ended its thread, whose id may be the caller's by now.
         }
         if tid != found.tid && tid != tgid {
             // Another thread: of the program that calls exec, or of the new one, which has begun.
@@ -164,6 +168,10 @@ fn mapping_at(base: u64, maps: &str) -> Option<Range<u64>> {
 mod tests {
     use super::*;
 
+    fn waits() -> bool {
+        true
+    }
+
     fn auxv(base: u64) -> Vec<u8> {
         [(6, 4096), (AT_BASE, base), (0, 0)]
             .iter()
@@ -210,13 +218,13 @@ mod tests {
         gate.exec(10, 10, None);
         assert!(!gate.has_begun(10));
         let loader = || Some(100..200);
-        assert!(gate.holds(10, 10, 150, loader));
-        assert!(gate.holds(10, 10, 199, || panic!("asked once")));
-        assert!(!gate.holds(11, 11, 150, loader), "another process");
-        assert!(!gate.holds(10, 10, 200, loader), "the program's own");
+        assert!(gate.holds(10, 10, 150, waits, loader));
+        assert!(gate.holds(10, 10, 199, waits, || panic!("asked once")));
+        assert!(!gate.holds(11, 11, 150, waits, loader), "another process");
+        assert!(!gate.holds(10, 10, 200, waits, loader), "the program's own");
         assert!(gate.has_begun(10));
         assert!(
-            !gate.holds(10, 10, 150, loader),
+            !gate.holds(10, 10, 150, waits, loader),
             "it calls the loader itself"
         );
     }
@@ -225,20 +233,30 @@ mod tests {
     fn other_threads_of_a_program_that_calls_exec_count_until_it_has_happened() {
         let gate = Gate::default();
         gate.exec(10, 12, Some(300..400));
-        assert!(!gate.holds(10, 11, 900, || Some(300..400)));
+        assert!(!gate.holds(10, 11, 900, waits, || Some(300..400)));
         assert!(!gate.has_begun(10), "the exec may still come");
         let loader = || Some(100..200);
         assert!(
-            gate.holds(10, 10, 150, loader),
+            gate.holds(10, 10, 150, waits, loader),
             "the first thread is the new program's"
         );
+    }
+
+    #[test]
+    fn a_call_whose_thread_the_exec_has_ended_begins_nothing() {
+        let gate = Gate::default();
+        gate.exec(10, 12, Some(300..400));
+        let old = || panic!("the mapping may be either program's");
+        assert!(!gate.holds(10, 10, 900, || false, old));
+        assert!(!gate.has_begun(10));
+        assert!(gate.holds(10, 10, 150, waits, || Some(100..200)));
     }
 
     #[test]
     fn after_an_exec_that_failed_the_caller_goes_on_counting() {
         let gate = Gate::default();
         gate.exec(10, 12, Some(100..200));
-        assert!(!gate.holds(10, 12, 900, || Some(100..200)));
+        assert!(!gate.holds(10, 12, 900, waits, || Some(100..200)));
         assert!(gate.has_begun(10));
     }
 
@@ -246,7 +264,7 @@ mod tests {
     fn a_new_program_whose_other_threads_call_has_begun() {
         let gate = Gate::default();
         gate.exec(10, 10, Some(300..400));
-        assert!(!gate.holds(10, 11, 900, || Some(100..200)));
+        assert!(!gate.holds(10, 11, 900, waits, || Some(100..200)));
         assert!(gate.has_begun(10), "although its first thread made no call");
     }
 
@@ -255,10 +273,10 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, None);
         for _ in 0..PATIENCE {
-            assert!(!gate.holds(10, 11, 900, || None));
+            assert!(!gate.holds(10, 11, 900, waits, || None));
             assert!(!gate.has_begun(10));
         }
-        assert!(!gate.holds(10, 11, 900, || None));
+        assert!(!gate.holds(10, 11, 900, waits, || None));
         assert!(gate.has_begun(10));
     }
 
@@ -266,7 +284,7 @@ mod tests {
     fn a_program_without_a_loader_counts_at_once() {
         let gate = Gate::default();
         gate.exec(10, 10, None);
-        assert!(!gate.holds(10, 10, 150, || None));
+        assert!(!gate.holds(10, 10, 150, waits, || None));
     }
 
     #[test]
@@ -274,7 +292,7 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, None);
         assert!(!gate.has_begun(20));
-        assert!(!gate.holds(20, 20, 900, || panic!(
+        assert!(!gate.holds(20, 20, 900, waits, || panic!(
             "it is not between exec and entry point"
         )));
         assert!(gate.has_begun(20));

@@ -244,9 +244,11 @@ impl Work<'_> {
         let Some(tgid) = self.tgid(call.tid) else {
             return true; // It is gone.
         };
+        let still_waits = || self.own.listener.still_waits(call.id);
+        let loader = || gate::loader_of(tgid);
         let held = self
             .gate
-            .holds(tgid, call.tid, call.instruction, || gate::loader_of(tgid));
+            .holds(tgid, call.tid, call.instruction, still_waits, loader);
         if is_exec {
             self.gate.exec(tgid, call.tid, gate::loader_of(tgid));
         }

@@ -463,7 +463,12 @@ impl<'t> Tracing<'t> {
 
     fn comes_before_the_program(&self, tgid: u32, tid: u32, entry: &Entry) -> bool {
         let loader = || gate::loader_of(tgid);
-        !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, loader)
+        // One that is stopped at the entry of its call is in it.
+        let still_waits = || true;
+        !self.gate.has_begun(tid)
+            && self
+                .gate
+                .holds(tgid, tid, entry.instruction, still_waits, loader)
     }
 
     fn carry_out(
