@@ -77,10 +77,11 @@ impl Notify {
 
 impl Drop for Running {
     /// The supervisor ends by itself with the last target; then nothing of it is left to whoever
-    /// started finject.
+    /// started finject, whatever somebody has done to it.
     fn drop(&mut self) {
         if has_hung_up(self.listener.fd().as_fd()) {
             self.supervisor.wait_for(SETTLING);
+            self.supervisor.kill();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::census::{self, Census, Counted};
+use super::keeper::Kept;
 use super::pulse::Pulse;
 use super::tracer::{Mode, Tracer, Work};
 use super::{await_tracer, start};
@@ -12,7 +13,7 @@ use crate::backend::BackendError;
 use crate::backend::launching::image;
 use crate::backend::memory::Memory;
 use crate::plan::Targets;
-use crate::sys::helper::{Helper, Orphaned, pipe};
+use crate::sys::helper::{Orphaned, pipe};
 use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
 use crate::target::process::{Proc, Tgid};
@@ -21,8 +22,7 @@ use crate::target::process::{Proc, Tgid};
 #[derive(Debug)]
 pub struct Count {
     command: Option<Command>,
-    tracer: Helper,
-    keeper: Helper,
+    kept: Kept,
     numbers: File,
     alive: Option<OwnedFd>,
 }
@@ -60,16 +60,11 @@ impl Count {
             from_exec,
             never: Proc::default().lineage(Tgid(std::process::id())),
         };
-        let (tracer, keeper) = start(tracer, Orphaned::GoesOn)?;
-        let attached = await_tracer(&tracer, &pulse);
-        if attached.is_err() {
-            tracer.kill();
-        }
-        attached?;
+        let kept = start(tracer, Orphaned::GoesOn)?;
+        await_tracer(&kept.tracer, &pulse)?;
         Ok(Self {
             command,
-            tracer,
-            keeper,
+            kept,
             numbers: numbers.into(),
             alive: Some(alive),
         })
@@ -89,9 +84,8 @@ impl Count {
     pub fn finish(mut self) -> (Vec<Counted>, Option<Command>) {
         self.alive = None;
         let counted = census::read(&self.numbers);
-        self.tracer.wait_for(super::PATIENCE);
-        self.tracer.kill();
-        self.keeper.wait_for(super::SETTLING);
+        self.kept.tracer.wait_for(super::PATIENCE);
+        self.kept.tracer.kill();
         (counted, self.command.take())
     }
 }

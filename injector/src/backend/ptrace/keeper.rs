@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::SETTLING;
 use super::pulse::Pulse;
 use crate::sys::helper::Helper;
 use crate::sys::time::monotonic_ns;
@@ -65,6 +66,23 @@ impl Care {
             self.was_asked = true;
         } else if self.silent_ns >= LOST_NS || self.silent_ns >= HUNG_NS && !starves() {
             tracer.signal(libc::SIGKILL);
+        }
+    }
+}
+
+/// A tracer and its keeper. The keeper ends with the tracer; then nothing of them is left to whoever started
+/// finject, whatever somebody has done to the keeper.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) tracer: Helper,
+    pub(super) keeper: Helper,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.tracer.has_ended() {
+            self.keeper.wait_for(SETTLING);
+            self.keeper.kill();
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use injector_common::Event;
 
-use self::keeper::Care;
+use self::keeper::{Care, Kept};
 use self::pulse::{Phase, Pulse};
 use self::seen::Seen;
 use self::tracer::{Mode, Tracer, Work};
@@ -159,8 +159,7 @@ pub struct Ptrace {
 #[derive(Debug)]
 struct Running {
     command: Option<Command>,
-    tracer: Helper,
-    keeper: Helper,
+    kept: Kept,
     /// In the keeper's place.
     care: Care,
     pulse: Arc<Pulse>,
@@ -195,7 +194,7 @@ impl Ptrace {
 }
 
 /// Starts the tracer, and the process that looks after it.
-fn start(tracer: Tracer, orphaned: Orphaned) -> Result<(Helper, Helper), BackendError> {
+fn start(tracer: Tracer, orphaned: Orphaned) -> Result<Kept, BackendError> {
     let process = Helper::start(c"finject-tracer", &tracer.descriptors(), orphaned, || {
         tracer.serve();
     })?;
@@ -207,11 +206,23 @@ fn start(tracer: Tracer, orphaned: Orphaned) -> Result<(Helper, Helper), Backend
         Orphaned::GoesOn,
         || keeper::keep(&process, &pulse),
     )?;
-    Ok((process, keeper))
+    Ok(Kept {
+        tracer: process,
+        keeper,
+    })
 }
 
-/// Waits until the tracer has attached to all threads; how many there are.
+/// Waits until the tracer has attached to all threads; how many there are. One that has not is ended: if
+/// it hangs, it would hold a command that is to be ended.
 fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
+    let attached = attached(tracer, pulse);
+    if attached.is_err() {
+        tracer.kill();
+    }
+    attached
+}
+
+fn attached(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
     let until = Instant::now() + PATIENCE;
     loop {
         match pulse.phase() {
@@ -275,22 +286,16 @@ impl Backend for Ptrace {
             from_exec: plan.from_exec,
             never: Proc::default().lineage(own),
         };
-        let (process, keeper) = start(tracer, orphaned)?;
+        let kept = start(tracer, orphaned)?;
         let running = self.running.insert(Running {
             command,
-            tracer: process,
-            keeper,
+            kept,
             care: Care::of(&pulse),
             pulse,
             events,
             alive: Some(alive),
         });
-        let attached = await_tracer(&running.tracer, &running.pulse);
-        if attached.is_err() {
-            // One that hangs would hold a command that is to be ended.
-            running.tracer.kill();
-        }
-        let threads = attached?;
+        let threads = await_tracer(&running.kept.tracer, &running.pulse)?;
         if let Some(command) = &mut running.command {
             command.filter()?;
         }
@@ -333,21 +338,21 @@ impl Backend for Ptrace {
         let command = running.command.as_ref().and_then(Command::handle);
         command
             .into_iter()
-            .chain([running.tracer.handle()])
+            .chain([running.kept.tracer.handle()])
             .collect()
     }
 
     fn watch(&mut self) -> Option<Lost> {
         let running = self.running.as_mut()?;
-        if running.keeper.has_ended() {
-            running.care.look(&running.tracer, &running.pulse);
+        if running.kept.keeper.has_ended() {
+            running.care.look(&running.kept.tracer, &running.pulse);
         } else {
             // Somebody may have stopped it.
-            running.keeper.signal(libc::SIGCONT);
+            running.kept.keeper.signal(libc::SIGCONT);
         }
         let report = self.memory.report(0);
         let ends_by_itself = report.targets_exited >= report.targets_seen;
-        if !running.tracer.has_ended() || ends_by_itself {
+        if !running.kept.tracer.has_ended() || ends_by_itself {
             return None;
         }
         self.memory.switch_off();
@@ -378,8 +383,8 @@ impl Backend for Ptrace {
         }
         // Its end lets every thread go on.
         running.alive = None;
-        running.tracer.wait_for(PATIENCE);
-        running.tracer.kill();
+        running.kept.tracer.wait_for(PATIENCE);
+        running.kept.tracer.kill();
         Ok(())
     }
 
@@ -395,14 +400,5 @@ impl Backend for Ptrace {
 
     fn report(&self) -> Report {
         recorder::report(&self.memory, self.spec.as_ref())
-    }
-}
-
-impl Drop for Running {
-    /// The keeper ends with the tracer; then nothing of them is left to whoever started finject.
-    fn drop(&mut self) {
-        if self.tracer.has_ended() {
-            self.keeper.wait_for(SETTLING);
-        }
     }
 }
