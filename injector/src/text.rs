@@ -24,6 +24,15 @@ pub fn seconds(nanoseconds: u64) -> String {
     )
 }
 
+/// At most so many characters, with an ellipsis in place of what does not fit.
+pub fn clipped(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
+    kept + "…"
+}
+
 /// `1 process`, `2 processes`.
 pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -54,6 +63,12 @@ mod tests {
         assert_eq!(escaped("redis-server"), "redis-server");
         assert_eq!(escaped("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
         assert_eq!(escaped("\u{202e}txt"), "\\u{202e}txt");
+    }
+
+    #[test]
+    fn long_texts_are_clipped() {
+        assert_eq!(clipped("four", 4), "four");
+        assert_eq!(clipped("fünf!", 4), "fün…");
     }
 
     #[test]

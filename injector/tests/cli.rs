@@ -397,8 +397,12 @@ fn doctor_shows_what_each_backend_carries_out_for_whom_and_why_not() {
         ("running processes, --pid N", "attached"),
         ("commands, -- COMMAND", "launched"),
     ] {
-        let works = answer["others"]["ptrace"][trial]["works"] == true;
-        let expected = if works { "yes" } else { "no: its trial failed" };
+        let trial = &answer["others"]["ptrace"][trial];
+        let expected = if trial["works"] == true {
+            "yes".to_owned()
+        } else {
+            format!("no: {}", trial["seen"].as_str().unwrap())
+        };
         assert_eq!(cell(part, "ptrace"), expected, "{answer:#}");
     }
     // The same as a table.
@@ -409,7 +413,8 @@ fn doctor_shows_what_each_backend_carries_out_for_whom_and_why_not() {
             .find(|line| line.trim_start().starts_with(part));
         let row = row.unwrap_or_else(|| panic!("no {part}: {table}"));
         for cell in cells.as_object().unwrap().values() {
-            assert!(row.contains(cell.as_str().unwrap()), "{part}: {row}");
+            let cell: String = cell.as_str().unwrap().chars().take(37).collect();
+            assert!(row.contains(&cell), "{part}: {row}");
         }
     }
 }

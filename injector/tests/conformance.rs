@@ -29,6 +29,7 @@ fn mock() {
         let lacking = match need {
             Need::Sleep => Unsupported::Sleep,
             Need::Loader => Unsupported::Loader,
+            Need::Others => Unsupported::Others,
         };
         Some(lacking.to_string())
     };

@@ -115,6 +115,77 @@ fn what_was_seen_instead_is_told() {
     }
 }
 
+/// Targets come and go: their records, by attaching and by launching.
+#[test]
+fn what_becomes_of_targets_is_recorded() {
+    const WHO: [&str; 4] = ["child-before", "child-after", "grandchild", "after-exec"];
+    let family = ["family", "5", "getppid"];
+    let rule = "getppid=ret:0@2,per:process";
+    let tell = |seen: &[u32], events: &[serde_json::Value]| {
+        let pids = |kind: &str| {
+            let of_kind = events.iter().filter(|event| event["kind"] == kind);
+            let mut pids: Vec<_> = of_kind
+                .map(|event| event["pid"].as_u64().unwrap())
+                .collect();
+            pids.sort_unstable();
+            pids
+        };
+        let sorted = |indices: &[usize]| {
+            let mut pids: Vec<_> = indices
+                .iter()
+                .map(|index| u64::from(seen[*index]))
+                .collect();
+            pids.sort_unstable();
+            pids
+        };
+        assert_eq!(pids("target-execed"), sorted(&[3]), "{events:?}");
+        assert_eq!(pids("fired"), sorted(&[0, 1, 2, 3]), "{events:?}");
+        let exited = events
+            .iter()
+            .filter(|event| event["kind"] == "target-exited");
+        for event in exited {
+            assert_eq!(event["status"], 0, "{event}");
+        }
+        (
+            pids("target-started"),
+            pids("target-exited"),
+            sorted(&[1, 2]),
+        )
+    };
+
+    let mut victim = Victim::of(programs::VICTIM, &family);
+    let session = attach(victim.pid(), rule).start();
+    victim.go();
+    let seen = WHO.map(|who| victim.seen(who).pid);
+    let (started, exited, new) = tell(&seen, &session.stop().events);
+    assert_eq!(started, new);
+    assert_eq!(exited.len(), 3, "all but the first, which waits");
+
+    let events = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new(FINJECT);
+    command
+        .args(["--backend", "ptrace", "--quiet", "--rule", rule, "--events"])
+        .arg(events.path())
+        .arg("--")
+        .env_remove("FINJECT_RULES");
+    let mut victim = Victim::launched(&mut command, &family);
+    victim.go();
+    let seen = WHO.map(|who| victim.seen(who).pid);
+    assert_eq!(victim.end().code(), Some(0));
+    let text = fs::read_to_string(events.path()).unwrap();
+    let records: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (started, exited, _) = tell(&seen, &records);
+    assert_eq!(
+        started.len(),
+        3,
+        "also the child from before the line: {records:?}"
+    );
+    assert_eq!(exited.len(), 4, "{records:?}");
+}
+
 /// A program that waits in all ways, and its process.
 fn waiter(mut command: Command) -> (Child, u32) {
     let waiter = Child::start(command.arg("200"));
@@ -386,6 +457,32 @@ fn a_helper_that_is_hit_while_it_comes_or_goes_leaves_nobody_held() {
             }
         }
     }
+}
+
+/// The same for a command that finject launches and traces: somebody stops its tracer, stops or kills
+/// its keeper.
+#[test]
+fn a_launched_commands_tracer_and_keeper_are_looked_after() {
+    let mut victim = Victim::launched(&mut launch("getppid=EPERM@2+2"), &["loop", "getppid"]);
+    victim.until(PATIENCE, true);
+    let finject = victim.pid();
+    let goes_on = |within: Duration| {
+        let before = victim.changes().len();
+        eventually(within, "it calls again", || {
+            victim.changes().len() > before + 10
+        });
+    };
+    let [tracer, keeper] = ["finject-tracer", "finject-keeper"].map(|name| helper(finject, name));
+    send(tracer, Signal::STOP);
+    goes_on(2 * SOON);
+    send(keeper, Signal::STOP);
+    goes_on(SOON);
+    send(keeper, Signal::KILL);
+    send(tracer, Signal::STOP);
+    sleep(Duration::from_millis(100));
+    goes_on(2 * SOON);
+    victim.child().close();
+    assert_eq!(victim.child().wait(PATIENCE).code(), Some(0));
 }
 
 #[test]

@@ -38,7 +38,7 @@ done
 echo "redis is pid $server"
 
 say 'Its third fdatasync is to fail.'
-shown "sudo finject --pid $server --rule 'fdatasync=EIO@3'"
+shown "sudo target/release/finject --pid $server --rule 'fdatasync=EIO@3'"
 mkfifo "$dir/ready"
 "$finject" --pid "$server" --rule 'fdatasync=EIO@3' --ready-fd 3 \
     3>"$dir/ready" 2>"$dir/finject.err" &

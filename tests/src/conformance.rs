@@ -90,6 +90,8 @@ pub enum Need {
     Sleep,
     /// A program's dynamic loader.
     Loader,
+    /// Processes beside the targets.
+    Others,
 }
 
 /// What a backend says that it has not of what a case needs, in its own words.
@@ -99,6 +101,7 @@ pub type Lacks = fn(Need) -> Option<String>;
 pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "a_sleeping_call_outlives_the_session"),
     (Way::Mock, "the_loaders_calls_do_not_count"),
+    (Way::Mock, "others_with_the_same_file_are_not_hit"),
 ];
 
 /// What there was to see of a victim under rules.
@@ -248,6 +251,14 @@ impl Rig {
 }
 
 impl Running {
+    /// finject's own process.
+    pub(crate) fn finject(&mut self) -> &mut Child {
+        match &mut self.session {
+            Some(session) => session.child(),
+            None => self.victim.child(),
+        }
+    }
+
     /// Ends the victim, and finject with it; how the victim's or the launcher's process ended, the
     /// summary, the records.
     pub(crate) fn finish(self) -> (Ended, Value, Vec<Value>) {

@@ -7,7 +7,12 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use crate::conformance::{Rig, Way};
+use rustix::process::Signal;
+
+use crate::{
+    conformance::{Rig, Way},
+    programs,
+};
 
 const THREADS: u64 = 8;
 const EVERY: u64 = 1000;
@@ -62,4 +67,35 @@ pub fn every_thousandth(way: Way, finject: impl Into<PathBuf>, calls: u64) {
         let is_wanted = |count: &u64| wanted.binary_search(count).is_ok();
         assert!(counts.is_sorted_by(|one, next| one < next) && counts.iter().all(is_wanted));
     }
+}
+
+/// More calls fail than there is room for records, while finject is stopped and reads none: those that
+/// found no room are counted, in the summary and as a record.
+pub fn firings_without_room(way: Way, finject: impl Into<PathBuf>) {
+    const CALLS: u64 = 12_000;
+    let rig = Rig::of(way, finject);
+    let victim = ["threads", "2", &(CALLS / 2).to_string(), "getppid"];
+    let mut running = rig.start(&["--rule", "getppid=EPERM"], programs::VICTIM, &victim);
+    running.finject().signal(Signal::STOP);
+    running.victim.go();
+    // Within the lease, or the rest of the calls would run.
+    let errors = running.victim.seen("self").errors;
+    running.finject().signal(Signal::CONT);
+    let (ended, summary, events) = running.finish();
+    let counter = |name: &str| summary["rules"][0][name].as_u64().unwrap_or(u64::MAX);
+    assert_eq!(
+        (errors, counter("fired")),
+        (CALLS, CALLS),
+        "{way:?}: {ended}"
+    );
+    assert!(counter("dropped") > 0, "{way:?}: {summary}");
+    let number = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count() as u64;
+    assert_eq!(
+        number("fired") + counter("dropped"),
+        CALLS,
+        "{way:?}: {summary}"
+    );
+    let lost = events.iter().filter(|event| event["kind"] == "lost");
+    let told: u64 = lost.filter_map(|event| event["number"].as_u64()).sum();
+    assert_eq!(told, counter("dropped"), "{way:?}: {summary}");
 }

@@ -2,12 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use finject_tests::{guest, unsupported};
-
-/// Whether the kernel lets results be overridden.
-fn overrides() -> bool {
-    matches!(guest::kernel().as_str(), "6.1" | "6.12")
-}
+use finject_tests::needs_override;
 
 fn run(script: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -17,16 +12,12 @@ fn run(script: &str) -> bool {
 
 #[test]
 fn redis_third_fsync() {
-    if !overrides() {
-        unsupported!("redis_third_fsync", "a kernel without override");
-    }
+    needs_override!();
     assert!(run("redis-third-fsync"));
 }
 
 #[test]
 fn demo() {
-    if !overrides() {
-        unsupported!("demo", "a kernel without override");
-    }
+    needs_override!();
     assert!(run("demo.sh"));
 }

@@ -66,12 +66,7 @@ fn killed_at_random_moments() {
 fn stopped_at_random_moments() {
     needs_override!();
     kernel::is_clean_within(PATIENCE);
-    storm::stopped(
-        Way::EbpfAttach,
-        guest::finject(),
-        scaled(scaled(20)),
-        is_clean_soon,
-    );
+    storm::stopped(Way::EbpfAttach, guest::finject(), scaled(20), is_clean_soon);
 }
 
 #[test]

@@ -50,7 +50,35 @@ fn killed_in_a_storm_the_command_goes_on_unfaulted() {
     }
 }
 
-/// As nobody in a container of Docker's, as far as system calls go.
+/// cat's own message, which a rule brings about, behind these words.
+fn cats_call_fails(before: &mut Command, finject: &str, backend: &str) {
+    before
+        .args([finject, "--quiet", "--backend", backend])
+        .args(["--rule", "openat=ENOENT@1", "--", "cat", "/etc/hostname"])
+        .env("LC_ALL", "C")
+        .env_remove("FINJECT_RULES");
+    let ended = Child::run(before);
+    assert_eq!(ended.code(), Some(1), "{backend}: {ended}");
+    let said = "cat: /etc/hostname: No such file or directory";
+    assert_eq!(ended.err(), said, "{backend}: {ended}");
+}
+
+#[test]
+fn an_ordinary_user_launches_in_a_namespace_of_their_own() {
+    for backend in ["notify", "ptrace"] {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .args(["unshare", "-Ur"]);
+        cats_call_fails(
+            &mut command,
+            &guest::finject().display().to_string(),
+            backend,
+        );
+    }
+}
+
+/// As nobody in a container of Docker's, as far as system calls and processes go.
 #[test]
 fn dockers_default_profile_lets_it_work() {
     // Where the user nobody can reach it.
@@ -76,19 +104,12 @@ fn dockers_default_profile_lets_it_work() {
         "{refused}"
     );
     for backend in ["notify", "ptrace"] {
-        let ended = contained(&[
-            FINJECT,
-            "--quiet",
-            "--backend",
-            backend,
-            "--rule",
-            "openat=ENOENT@1",
-            "--",
-            "cat",
-            "/etc/hostname",
-        ]);
-        assert_eq!(ended.code(), Some(1), "{backend}: {ended}");
-        let said = "cat: /etc/hostname: No such file or directory";
-        assert_eq!(ended.err(), said, "{backend}: {ended}");
+        // The first process of a container is another's.
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--mount-proc", "--"])
+            .args(["/usr/bin/python3".as_ref(), script.as_os_str()])
+            .args([PROFILE, "sh", "-c", "\"$@\"; exit $?", "sh"]);
+        cats_call_fails(&mut command, FINJECT, backend);
     }
 }

@@ -2,10 +2,11 @@
 //! function, the same wire rules and the same counters as the kernel program, so that the same seed
 //! gives the same firings everywhere. Knows nothing of how a call came or is answered.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
 use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
@@ -142,9 +143,24 @@ pub struct Decider {
     kinds: Vec<ArgKinds>,
     seed: u64,
     dry_run: bool,
-    /// By rule, process or thread id, and start.
-    scopes: Mutex<HashMap<(usize, u32, u64), Arc<Scoped>>>,
+    scopes: Mutex<Scopes>,
 }
+
+/// The counters of processes and threads.
+#[derive(Debug)]
+struct Scopes {
+    /// By rule, process or thread id, and start.
+    all: BTreeMap<ScopeKey, Arc<Scoped>>,
+    /// How many there may be.
+    room: usize,
+    /// Up to where it was last looked whose process or thread is gone.
+    looked: ScopeKey,
+}
+
+type ScopeKey = (usize, u32, u64);
+
+/// Counters looked at in one go, at some ten microseconds each.
+const LOOKED_AT: usize = 2048;
 
 impl Decider {
     /// A decider whose counters lie in `memory`.
@@ -170,7 +186,39 @@ impl Decider {
             kinds,
             seed: spec.seed,
             dry_run: spec.dry_run,
-            scopes: Mutex::default(),
+            scopes: Mutex::new(Scopes {
+                all: BTreeMap::new(),
+                room: MAX_SCOPES as usize,
+                looked: (0, 0, 0),
+            }),
+        }
+    }
+
+    fn scopes(&self) -> MutexGuard<'_, Scopes> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets counters go whose process or thread, by its id and start, is gone, where half of the room for
+    /// counters is taken: of some of them, and of others the next time.
+    pub fn prune(&self, lives: impl Fn(u32, u64) -> bool) {
+        let some: Vec<ScopeKey> = {
+            let mut scopes = self.scopes();
+            if scopes.all.len() <= scopes.room / 2 {
+                return;
+            }
+            let behind = (Bound::Excluded(scopes.looked), Bound::Unbounded);
+            let keys = scopes.all.range(behind).map(|(key, _)| *key);
+            let some: Vec<_> = keys.take(LOOKED_AT).collect();
+            scopes.looked = some.last().copied().unwrap_or((0, 0, 0));
+            some
+        };
+        let gone: Vec<_> = some
+            .into_iter()
+            .filter(|(_, id, start)| !lives(*id, *start))
+            .collect();
+        let mut scopes = self.scopes();
+        for key in gone {
+            scopes.all.remove(&key);
         }
     }
 
@@ -256,16 +304,16 @@ impl Decider {
             (caller.tgid, caller.process_start)
         };
         let key = (index, id, start);
-        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = scopes.len() < MAX_SCOPES as usize;
-        let found = match scopes.get(&key) {
+        let mut scopes = self.scopes();
+        let room = scopes.all.len() < scopes.room;
+        let found = match scopes.all.get(&key) {
             Some(found) => Arc::clone(found),
             None if room => {
                 let fresh = Arc::new(Scoped {
                     ordinal: cell.next_scope(),
                     ..Scoped::default()
                 });
-                scopes.insert(key, Arc::clone(&fresh));
+                scopes.all.insert(key, Arc::clone(&fresh));
                 fresh
             }
             None => {
@@ -489,6 +537,25 @@ mod tests {
             );
             assert_eq!(decider.memory.report(1).rules[0].matched, 4);
         }
+    }
+
+    #[test]
+    fn counters_of_those_that_are_gone_make_room() {
+        let decider = decider(&["fsync=EIO@2,per:process"], false);
+        decider.scopes().room = 4;
+        let calls = |tgid: u32| {
+            let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid));
+            decided.fate == Fate::Gets(-5)
+        };
+        for tgid in 1..=4 {
+            assert!(!calls(tgid));
+        }
+        assert!(!calls(5) && !calls(5), "without a counter calls pass");
+        assert_eq!(decider.memory.report(1).rules[0].scopes_full, 2);
+        decider.prune(|tgid, start| tgid == 3 && start == 1);
+        assert!(calls(3), "it has kept its count");
+        assert!(!calls(5) && calls(5));
+        decider.prune(|_, _| panic!("half of the room is free"));
     }
 
     #[test]

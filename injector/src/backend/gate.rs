@@ -99,16 +99,20 @@ impl Gate {
         if found.tid != tgid && Path::new(&caller).exists() {
             return false; // It has not come to it yet: this is a call of the program that is left.
         }
-        if !still_waits() {
-            return false; // So is this: the exec has ended its thread, whose id may be the caller's by now.
-        }
         if tid != found.tid && tid != tgid {
             // Another thread: of the program that calls exec, or of the new one, which has begun.
-            if loader() == found.before && found.patience > 0 {
+            let is_before = loader() == found.before;
+            if !still_waits() {
+                return false; // The exec has ended it meanwhile, and the mapping is the new one's.
+            }
+            if is_before && found.patience > 0 {
                 found.patience -= 1;
                 return false;
             }
         } else {
+            if !still_waits() {
+                return false; // The exec has ended the caller, whose id may be the new program's by now.
+            }
             let range = found.loader.get_or_insert_with(|| loader().unwrap_or(0..0));
             if range.contains(&instruction) {
                 return true;

@@ -254,6 +254,12 @@ impl Memory {
             .fetch_add(1, Relaxed);
     }
 
+    /// Counts a record of a target that found no room.
+    pub fn add_note_dropped(&self) {
+        self.word(offset_of!(Control, notes_dropped))
+            .fetch_add(1, Relaxed);
+    }
+
     /// The counters of so many rules. What the kernel left out is not known here.
     pub fn report(&self, rules: usize) -> Report {
         let read = |offset| self.word(offset).load(Relaxed);

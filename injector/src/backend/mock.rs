@@ -26,6 +26,9 @@ pub enum Unsupported {
     /// Programs are not executed, so that none has a dynamic loader.
     #[error("no target of the mock backend's has a dynamic loader")]
     Loader,
+    /// All calls come from targets.
+    #[error("nobody but targets calls the mock backend")]
+    Others,
 }
 
 /// What became of a call.

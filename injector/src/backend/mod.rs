@@ -1,5 +1,5 @@
-//! Backends: what carries a plan out. `ebpf` decides and injects inside the kernel; others follow.
-//! Each says which plans it admits, and then, in this order, loads, attaches, activates and heals.
+//! Backends: what carries a plan out. `ebpf` decides and injects inside the kernel; to the others the calls
+//! come, of commands that finject launches (`notify`) or of threads that it traces (`ptrace`). Each says which plans it admits, and then, in this order, loads, attaches, activates and heals.
 
 pub mod choose;
 pub mod decider;

@@ -2,13 +2,15 @@
 
 use std::os::fd::BorrowedFd;
 
-use injector_common::{Event, limits::MAX_RULES};
+use injector_common::{Event, EventKind, limits::MAX_RULES};
 
 use super::Report;
 use super::decider::{Caller, Decider, Firing, Spec};
 use super::memory::{CallSlot, Memory};
 use super::ring::Sender;
 use super::threads::Threads;
+use crate::sys::time::monotonic_ns;
+use crate::target::process::{Proc, Tgid};
 
 /// The counters of a decider's rules, of whose calls none is missed: each waits until it was seen.
 pub(super) fn report(memory: &Memory, spec: Option<&Spec>) -> Report {
@@ -80,6 +82,31 @@ impl Recorder {
             signal: 0,
             value: 0,
         }
+    }
+
+    /// Lets counters go whose process or thread is gone.
+    pub(super) fn prune(&self, proc: &Proc) {
+        self.decider.prune(|id, start| {
+            let found = proc.process(Tgid(id));
+            found.is_some_and(|found| found.start_ticks == start)
+        });
+    }
+
+    /// Records what a target has come to; false where there was no room.
+    pub(super) fn note(&self, kind: EventKind, tgid: u32, count: u64, value: i64) -> bool {
+        let comm = self.threads.look(tgid).map_or([0; 16], |(_, comm)| comm);
+        let no_call = CallSlot {
+            compat: false,
+            nr: 0,
+        };
+        self.events.send(&Event {
+            kind: kind as u32,
+            count,
+            value,
+            mono_ns: monotonic_ns(),
+            comm,
+            ..Self::call(tgid, tgid, no_call, [0; 6])
+        })
     }
 
     /// Tallies a firing, and records one that was carried out.

@@ -106,9 +106,11 @@ impl Unsupported {
                 Why::NotBuilt => "no backend of this version does it; the rule is well formed and \
                                   will be taken once one does"
                     .into(),
-                Why::NeedsTracer => "it needs a backend that holds threads (ptrace), which this \
-                                     version does not have yet"
-                    .into(),
+                Why::NeedsTracer => {
+                    "a thread has to be held for it, which no backend of this version \
+                                     does; the rule is well formed and will be taken once one does"
+                        .into()
+                }
             },
             Self::Attaching { .. } => {
                 "use --backend ebpf or --backend ptrace, or launch the program: \

@@ -15,7 +15,7 @@ use crate::history::Writer;
 use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
 use crate::sys::launch::Ended;
-use crate::sys::process::inherited_fd;
+use crate::sys::process::{inherited_fd, without_waits};
 
 /// A backend, as the user names it.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,7 +180,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     // Only now, so that a plan that is refused leaves an older file alone.
     let history = match &options.events {
         None => Writer::none(),
-        Some(path) => match Writer::open(path) {
+        Some(path) => match Writer::open(path, without_waits) {
             Ok(writer) => writer,
             Err(error) => {
                 complain(

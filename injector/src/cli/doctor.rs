@@ -170,13 +170,18 @@ fn matrix(
         .collect()
 }
 
+/// Characters of a column.
+const CELL: usize = 38;
+
 fn table(matrix: &[(String, [String; COLUMNS.len()])]) -> String {
     let head = COLUMNS.map(|choice| choice.to_string());
     let mut text = String::new();
     for (name, cells) in [(String::new(), head)].iter().chain(matrix) {
         let _ = write!(text, "  {name:28}");
         for cell in cells {
-            let _ = write!(text, "  {cell:38}");
+            // The whole reason of a no stands with the trial that failed.
+            let cell = crate::text::clipped(cell, CELL);
+            let _ = write!(text, "  {cell:CELL$}");
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
@@ -238,12 +243,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             let what = missing.as_deref().unwrap_or("faults that arrive");
             return (!works).then(|| format!("lacks {what}"));
         };
-        let is_there = match launched {
-            Some(true) => other.launched.is_ok(),
-            Some(false) => other.attached.as_ref().is_some_and(Result::is_ok),
-            None => other.trials().any(Result::is_ok),
+        let tried: Vec<_> = match launched {
+            Some(true) => vec![&other.launched],
+            Some(false) => other.attached.iter().collect(),
+            None => other.trials().collect(),
         };
-        (!is_there).then(|| "its trial failed".to_owned())
+        let is_there = tried.iter().any(|trial| trial.is_ok());
+        let why = tried.iter().find_map(|trial| trial.as_ref().err());
+        (!is_there).then(|| why.cloned().unwrap_or_default())
     };
     let matrix = matrix(&lacks);
     if options.json {
@@ -316,11 +323,18 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         if works {
             println!("\nready: sudo finject --pid PID --rule 'fsync=EIO@3'");
         } else {
-            println!(
-                "\nthis machine cannot inject faults in the kernel: see `needs` above\n\
-                 processes can be traced, and commands launched, all the same:\n\
-                 finject --pid PID --rule 'fsync=EIO@3', finject --rule 'fsync=EIO@3' -- COMMAND"
-            );
+            println!("\nthis machine cannot inject faults in the kernel: see `needs` above");
+            let is_ok = |trial: &&Result<String, String>| trial.is_ok();
+            if others.iter().any(|other| is_ok(&&other.launched)) {
+                println!("commands can be launched: finject --rule 'fsync=EIO@3' -- COMMAND");
+            }
+            if others
+                .iter()
+                .filter_map(|other| other.attached.as_ref())
+                .any(|trial| is_ok(&trial))
+            {
+                println!("processes can be traced: finject --pid PID --rule 'fsync=EIO@3'");
+            }
         }
     }
     Ok(if works { Exit::Done } else { Exit::Unavailable })

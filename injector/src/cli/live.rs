@@ -2,8 +2,10 @@
 //! the rest are counted. A stderr that nobody reads holds up nothing: what it does not take at once is
 //! counted, too.
 
-use std::io::{IsTerminal, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use injector_common::EventKind;
@@ -12,7 +14,7 @@ use crate::backend::HookReport;
 use crate::backend::choose::Choice;
 use crate::history::{Kind, Record};
 use crate::session::Observer;
-use crate::sys::process::{PollFd, poll_fds};
+use crate::sys::process::{PollFd, poll_fds, without_waits};
 use crate::text::{counted, escaped};
 
 /// Lines shown in each interval.
@@ -24,39 +26,67 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PIECE: usize = 4096;
 
 /// Standard error, as far as it takes lines without a wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Out {
+    /// The same once more, where it can be written without waits.
+    own: Option<File>,
+    /// The last line was not taken to its end.
+    is_torn: bool,
     /// Lines that found no room since the last that did.
     unsaid: u64,
 }
 
 impl Out {
-    fn has_room() -> bool {
+    fn to(stream: BorrowedFd<'_>) -> Self {
+        Self {
+            own: without_waits(stream),
+            is_torn: false,
+            unsaid: 0,
+        }
+    }
+
+    /// Whether it takes a piece without a wait.
+    fn has_room(&self) -> bool {
         let stderr = std::io::stderr();
-        let mut fds = [PollFd::writable(stderr.as_fd())];
-        matches!(poll_fds(&mut fds, 0), Ok(1..))
+        let stream = self.own.as_ref().map_or(stderr.as_fd(), File::as_fd);
+        matches!(poll_fds(&mut [PollFd::writable(stream)], 0), Ok(1..))
     }
 
     fn say(&mut self, line: &str) {
-        if !Self::has_room() {
+        if !self.has_room() {
             self.unsaid += 1;
             return;
         }
         let mut text = String::new();
+        if self.is_torn {
+            text.push('\n');
+        }
         if self.unsaid > 0 {
             let lines = counted(self.unsaid, "line", "lines");
-            text = format!("finject: ... and {lines} for which there was no room here\n");
-            self.unsaid = 0;
+            let _ = writeln!(
+                text,
+                "finject: ... and {lines} for which there was no room here"
+            );
         }
-        text.push_str("finject: ");
-        text.push_str(line);
+        let _ = write!(text, "finject: {line}");
         if text.len() >= PIECE {
             text.truncate(text.floor_char_boundary(PIECE - 8));
             text.push_str(" ...");
         }
         text.push('\n');
         // In one piece, since the command writes there too. A closed stderr ends nothing.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        let written = match &mut self.own {
+            Some(own) => own.write(text.as_bytes()),
+            None => std::io::stderr().write(text.as_bytes()),
+        };
+        match written {
+            Ok(length) if length < text.len() => {
+                self.is_torn = true;
+                self.unsaid += 1;
+            }
+            Ok(_) => (self.is_torn, self.unsaid) = (false, 0),
+            Err(_) => self.unsaid += 1,
+        }
     }
 }
 
@@ -76,11 +106,10 @@ pub struct Live {
 impl Live {
     /// `ready` gets a line once faults are in force; `targets` is how they are named.
     pub fn new(quiet: bool, ready: Option<OwnedFd>, targets: String) -> Self {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
-            out: Out::default(),
+            out: Out::to(std::io::stderr().as_fd()),
             quiet,
-            colour,
+            colour: super::colour(),
             ready,
             since: Instant::now(),
             shown: 0,
@@ -127,7 +156,7 @@ fn describe(record: &Record) -> Option<String> {
 impl Observer for Live {
     fn armed(&mut self, hooks: &HookReport, passed_over: &[(Choice, String)]) {
         if let Some(ready) = self.ready.take() {
-            let mut ready = std::fs::File::from(ready);
+            let mut ready = File::from(ready);
             if let Err(error) = ready.write_all(b"ready\n") {
                 self.out.say(&format!(
                     "warning: --ready-fd could not be written: {error}"
@@ -187,6 +216,41 @@ impl Observer for Live {
             self.since = Instant::now();
             self.shown = 0;
             self.settle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    /// poll(2) calls a terminal writable that would make a whole line wait.
+    #[test]
+    fn a_terminal_that_nobody_reads_holds_nothing_up() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let terminal = File::options()
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let mut out = Out::to(terminal.as_fd());
+        let mut said = 0_u64;
+        while out.unsaid < 10 {
+            out.say("a line of which many fit, and then one that does not, be it in part");
+            said += 1;
+            assert!(said < 1_000_000, "it takes any number of lines");
+        }
+        let mut master = File::from(master);
+        let mut taken = vec![0; 1 << 20];
+        while out.unsaid > 0 {
+            let _ = master.read(&mut taken).unwrap();
+            out.say("there is room again");
         }
     }
 }

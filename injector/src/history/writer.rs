@@ -21,6 +21,8 @@ pub struct Writer {
     piece: usize,
     /// Whole records, but for the part of the first that was written.
     waiting: VecDeque<u8>,
+    /// A part of the first was.
+    is_inside: bool,
     seq: u64,
     failed: u64,
     first_error: Option<io::Error>,
@@ -33,6 +35,7 @@ impl Writer {
             out: None,
             piece: PIECE,
             waiting: VecDeque::new(),
+            is_inside: false,
             seq: 0,
             failed: 0,
             first_error: None,
@@ -49,14 +52,18 @@ impl Writer {
         }
     }
 
-    /// Writes to a file, which is made or emptied; `-` is standard output.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Writes to a file, which is made or emptied; `-` is standard output. `without_waits` gives the same
+    /// once more, where it can be written so.
+    pub fn open(
+        path: &Path,
+        without_waits: impl FnOnce(BorrowedFd<'_>) -> Option<File>,
+    ) -> io::Result<Self> {
         let out = if path.as_os_str() == "-" {
             File::from(io::stdout().as_fd().try_clone_to_owned()?)
         } else {
             File::create(path)?
         };
-        Ok(Self::to(out))
+        Ok(Self::to(without_waits(out.as_fd()).unwrap_or(out)))
     }
 
     /// Whether records go anywhere.
@@ -95,7 +102,11 @@ impl Writer {
         };
         let (piece, _) = self.waiting.as_slices();
         match out.write(&piece[..piece.len().min(self.piece)]) {
-            Ok(written) => drop(self.waiting.drain(..written)),
+            Ok(written) => {
+                if let Some(last) = self.waiting.drain(..written).next_back() {
+                    self.is_inside = last != b'\n';
+                }
+            }
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => self.drop_waiting(error),
@@ -106,12 +117,19 @@ impl Writer {
     pub fn give_up(&mut self) {
         let error = io::Error::other("finject was ended before its reader had taken them");
         self.drop_waiting(error);
+        self.waiting.clear();
     }
 
     fn drop_waiting(&mut self, error: io::Error) {
-        let records = self.waiting.iter().filter(|byte| **byte == b'\n').count();
+        let ends = self.waiting.iter().filter(|byte| **byte == b'\n').count();
+        // What ends the line of a half record, below, is none itself.
+        let is_end_alone = !self.is_inside && self.waiting.front() == Some(&b'\n');
         self.waiting.clear();
-        self.fail(records as u64, error);
+        if std::mem::take(&mut self.is_inside) {
+            // So that the next one is whole.
+            self.waiting.push_back(b'\n');
+        }
+        self.fail((ends - usize::from(is_end_alone)) as u64, error);
     }
 
     fn fail(&mut self, records: u64, error: io::Error) {
@@ -200,6 +218,39 @@ mod tests {
         writer.give_up();
         assert_eq!(writer.failure().unwrap().0, 3);
         assert!(writer.stream().is_none());
+    }
+
+    #[test]
+    fn the_record_behind_a_half_one_is_whole() {
+        let (mut reader, end) = io::pipe().unwrap();
+        let mut writer = Writer::to(OwnedFd::from(end).into());
+        writer.piece = 20;
+        writer.write(Record::new(Kind::Armed, 1, 2));
+        writer.write(Record::new(Kind::Armed, 1, 2));
+        writer.hand_on();
+        writer.drop_waiting(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert_eq!(writer.failure().unwrap().0, 2);
+        writer.drop_waiting(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert_eq!(
+            writer.failure().unwrap().0,
+            2,
+            "an end of line is no record"
+        );
+        writer.piece = PIECE;
+        for kind in [Kind::Armed, Kind::Disarmed] {
+            writer.write(Record::new(kind, 1, 2));
+            while writer.stream().is_some() {
+                writer.hand_on();
+            }
+        }
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(
+            last.starts_with("{\"seq\":4,") && last.ends_with('}'),
+            "{text}"
+        );
     }
 
     #[test]

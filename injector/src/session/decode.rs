@@ -21,7 +21,8 @@ pub fn record(event: &Event, plan: &Plan, offset_ns: u64) -> Record {
     let mut record = Record::new(kind, event.mono_ns, event.mono_ns + offset_ns);
     record.pid = Some(event.tgid);
     record.tid = Some(event.tid);
-    record.comm = Some(comm(&event.comm));
+    // By ptrace an end is seen when the name is gone.
+    record.comm = Some(comm(&event.comm)).filter(|comm| !comm.is_empty());
     match kind {
         Kind::Fired => {
             record.rule = plan

@@ -309,7 +309,8 @@ impl<'p> Session<'p> {
                 return Ok(Ending::TimeUp);
             }
             let report = self.backend.report();
-            if report.targets_exited >= report.targets_seen {
+            // One that was not taken in is not seen to end.
+            if report.targets_exited + report.targets_lost >= report.targets_seen {
                 return Ok(Ending::TargetsEnded);
             }
             if now >= self.next_watch_ns {
@@ -385,6 +386,9 @@ impl<'p> Session<'p> {
             // There are no faults left to be lost.
             let _ = self.backend.watch();
         }
+        if let Some(Heard::Own(signals)) = &self.heard {
+            return signals.take();
+        }
         self.forward(&mut |stop| stop())
     }
 
@@ -404,9 +408,13 @@ impl<'p> Session<'p> {
     /// time.
     fn hand_on(&mut self, timeout_ms: i32) -> Result<(), SysError> {
         while let Some(stream) = self.history.stream() {
-            if poll_fds(&mut [PollFd::writable(stream)], timeout_ms)? > 0 {
+            let is_ready = poll_fds(&mut [PollFd::writable(stream)], timeout_ms)? > 0;
+            let before = self.history.waiting();
+            if is_ready {
                 self.history.hand_on();
-            } else {
+            }
+            // A terminal may be called writable and yet take nothing.
+            if self.history.waiting() == before {
                 break;
             }
         }

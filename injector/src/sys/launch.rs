@@ -92,7 +92,7 @@ enum Handover {
 }
 
 /// Lets a child go on that waits, for who answers its calls where somebody does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Latch(Arc<Mapping>);
 
 impl Latch {
@@ -101,6 +101,14 @@ impl Latch {
         if let Some(word) = self.0.half(OPEN) {
             word.store(1, Release);
         }
+    }
+
+    /// Whether the child's first execve(2) has found a script without an interpreter, so that it makes
+    /// another.
+    pub fn executes_again(&self) -> bool {
+        self.0
+            .half(SCRIPT)
+            .is_some_and(|word| word.load(Acquire) == 1)
     }
 }
 
@@ -112,6 +120,11 @@ const FILTER: usize = 0;
 const EXEC: usize = 4;
 /// 1 once the tracer has attached, the listener has a keeper, or the rules are in force.
 const OPEN: usize = 8;
+/// 1 once the child may be traced by processes that are no ancestors of its, or asks nobody.
+const READY: usize = 12;
+/// 1 once the file has turned out to be a script without an interpreter, which /bin/sh is to read.
+const SCRIPT: usize = 16;
+const WORDS: usize = 20;
 const REFUSED: u32 = 1 << 31;
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -147,7 +160,8 @@ impl Command {
         filter: Option<&Filter>,
         may_gain: bool,
     ) -> Result<(Self, Latch), LaunchError> {
-        let command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
+        let mut command = Self::spawn(image, filter, may_gain, Handover::Tracer)?;
+        command.await_ready()?;
         let latch = command.latch();
         Ok((command, latch))
     }
@@ -178,6 +192,10 @@ impl Command {
             }
             if stops {
                 suspended(stop_here);
+                if !heard.from_terminal {
+                    // Whoever has let finject go on may know of no other process.
+                    self.signal(libc::SIGCONT);
+                }
             }
         }
         None
@@ -193,7 +211,7 @@ impl Command {
         may_gain: bool,
         handover: Handover,
     ) -> Result<Self, LaunchError> {
-        let words = Arc::new(Mapping::anonymous(12)?);
+        let words = Arc::new(Mapping::anonymous(WORDS)?);
         let ignores_children = hear_of_children();
         // Those that finject was started without are open here, since Rust's runtime opens them.
         for fd in before_main::closed_streams() {
@@ -240,6 +258,14 @@ impl Command {
                 })
             }
         }
+    }
+
+    /// Waits until the child may be traced; one that ends before is told of later.
+    fn await_ready(&mut self) -> Result<(), SysError> {
+        while self.word(READY).load(Acquire) == 0 && self.wait(false)?.is_none() {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
     }
 
     /// Waits until the child has its filter; the shared word.
@@ -414,6 +440,7 @@ impl Start<'_> {
         unsafe {
             // Where Yama lets only ancestors trace.
             libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+            self.tell(READY, 1);
             self.await_latch();
             libc::prctl(libc::PR_SET_PTRACER, 0);
         }
@@ -486,6 +513,7 @@ impl Start<'_> {
             libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             let mut failure = errno();
             if failure == libc::ENOEXEC.unsigned_abs() {
+                self.tell(SCRIPT, 1);
                 libc::execve(
                     c"/bin/sh".as_ptr(),
                     self.script.as_ptr(),

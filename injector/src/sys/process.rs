@@ -1,5 +1,6 @@
 //! Processes: pidfds, capabilities, ids.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -253,6 +254,22 @@ impl PollFd {
     pub fn is_ready(&self) -> bool {
         self.0.revents != 0
     }
+}
+
+/// A terminal or a pipe once more, for writing that never waits: not even for a part of what is written,
+/// which poll(2) does not tell. The flag is this description's own, so that others who write there do as
+/// before. [`None`] for anything else, and where it cannot be opened again.
+pub fn without_waits(stream: BorrowedFd<'_>) -> Option<File> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let kind = std::fs::metadata(&path).ok()?.file_type();
+    if !kind.is_fifo() && !kind.is_char_device() {
+        return None;
+    }
+    let mut options = File::options();
+    options.write(true);
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(path).ok()
 }
 
 /// poll(2): how many are ready within `timeout_ms` (-1: wait for ever). An interruption by a signal

@@ -79,8 +79,8 @@ pub enum Stop {
 pub enum Waited {
     /// A thread has stopped.
     Stopped(u32, Stop),
-    /// A thread has ended.
-    Ended(u32),
+    /// A thread has ended, with this wait status (wait(2)).
+    Ended(u32, i32),
     /// A signal came first.
     Interrupted,
     /// There is no tracee left.
@@ -336,7 +336,7 @@ pub fn wait() -> Result<Waited, SysError> {
         };
     };
     if !libc::WIFSTOPPED(status) {
-        return Ok(Waited::Ended(tid));
+        return Ok(Waited::Ended(tid, status));
     }
     let signal = libc::WSTOPSIG(status);
     let stop = match status >> 16 {

@@ -137,6 +137,25 @@ fn answer(k: u32) -> libc::sock_filter {
 /// kernel keeps a bitmap, so that they cost next to nothing however many are named
 /// (kernel/seccomp.c, `seccomp_cache_check_allow`).
 pub fn filter(to: To, native: &[Wanted], compat: &[Wanted]) -> Filter {
+    let whole = filter_by(to, native, compat);
+    if whole.len() <= MOST {
+        return whole;
+    }
+    // Then arguments are left to whoever the calls are handed to.
+    let every = |numbers: &[Wanted]| -> Vec<Wanted> {
+        let every = |wanted: &Wanted| Wanted {
+            nr: wanted.nr,
+            only: None,
+        };
+        numbers.iter().map(every).collect()
+    };
+    filter_by(to, &every(native), &every(compat))
+}
+
+/// Instructions of one filter at most (`BPF_MAXINSNS` of include/uapi/linux/bpf_common.h).
+const MOST: usize = 4096;
+
+fn filter_by(to: To, native: &[Wanted], compat: &[Wanted]) -> Filter {
     let handed_over = match to {
         To::Listener => libc::SECCOMP_RET_USER_NOTIF,
         To::Tracer => libc::SECCOMP_RET_TRACE,

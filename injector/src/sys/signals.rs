@@ -37,6 +37,11 @@ impl Waker {
             if libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) != 0 {
                 return Err(SysError::last("sigaction"));
             }
+            // Whoever started finject may have blocked it.
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGUSR1);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
             Ok(Self {
                 tgid: libc::getpid(),
                 tid: libc::gettid(),

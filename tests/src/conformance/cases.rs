@@ -62,6 +62,24 @@ cases! {
     arguments_are_looked_at: "lseek(fd=77,arg2<0)=EPERM",
     arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
     the_loaders_calls_do_not_count: "openat=EPERM@9" needs Loader,
+    others_with_the_same_file_are_not_hit: "fsync=EIO" needs Others,
+}
+
+/// This process opens the victim's file, and has its calls carried out.
+fn others_with_the_same_file_are_not_hit(rig: &Rig) {
+    let victim = ["threads", "2", "50", "fsync"];
+    let mut running = rig.start(&["--rule", "fsync=EIO"], programs::VICTIM, &victim);
+    let file = fs::File::open(running.victim.file()).unwrap();
+    file.sync_all().unwrap();
+    running.victim.go();
+    for _ in 0..50 {
+        file.sync_all().unwrap();
+    }
+    assert_eq!(running.victim.seen("self").errors, 100);
+    file.sync_all().unwrap();
+    let (ended, summary, _) = running.finish();
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    assert_eq!(summary["rules"][0]["matched"], 100, "{summary}");
 }
 
 fn third_call_of_eight_threads(rig: &Rig) {

@@ -150,6 +150,8 @@ impl Backend for Notify {
             parent: std::process::id(),
             from_exec: plan.from_exec,
             alone: (!plan.follow).then(|| command.pid()),
+            command: command.pid(),
+            latch: latch.clone(),
         };
         let process = Helper::start(
             c"finject-keeper",

@@ -19,6 +19,7 @@ use crate::backend::gate::{self, Gate};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::recorder::Recorder;
+use crate::sys::launch::Latch;
 use crate::sys::process::{PollFd, poll_fds, send_signal, send_thread_signal};
 use crate::sys::seccomp::{Answer, InFlight, Listener, Notification};
 use crate::target::process::{Proc, Tgid};
@@ -59,6 +60,9 @@ pub(super) struct Supervisor {
     pub(super) from_exec: bool,
     /// The one process whose calls count, where its descendants' do not.
     pub(super) alone: Option<u32>,
+    /// The command.
+    pub(super) command: u32,
+    pub(super) latch: Latch,
 }
 
 /// What is shared by the receivers.
@@ -68,6 +72,8 @@ struct Work<'s> {
     gate: Gate,
     /// The command's own exec, which is no call of its program's, has come.
     started: AtomicBool,
+    /// So has the one that has /bin/sh read it.
+    started_again: AtomicBool,
     /// Held from a decision to its record, so that records come in the order of the counts.
     order: Mutex<()>,
     proc: Proc,
@@ -90,6 +96,7 @@ impl Supervisor {
             crew: Crew::of(self.in_flight.slots() - 1, processors()),
             gate: Gate::default(),
             started: AtomicBool::new(false),
+            started_again: AtomicBool::new(false),
             order: Mutex::new(()),
             proc: Proc::default(),
         };
@@ -120,6 +127,7 @@ impl Supervisor {
                 work.crew.relieve();
             }
             last = now;
+            self.recorder.prune(&work.proc);
             work.gate.prune(|tgid| {
                 work.proc
                     .process(Tgid(tgid))
@@ -234,7 +242,7 @@ impl Work<'_> {
         if !is_exec && !self.started.load(Relaxed) {
             return true; // The child's that is going to execute the command.
         }
-        let is_start = is_exec && !self.started.load(Relaxed) && !self.started.swap(true, AcqRel);
+        let is_start = is_exec && self.is_start(call.tid);
         if self.own.from_exec {
             return is_start;
         }
@@ -253,6 +261,14 @@ impl Work<'_> {
             self.gate.exec(tgid, call.tid, gate::loader_of(tgid));
         }
         held || is_start
+    }
+
+    /// Whether an exec is the one that starts the command, or that has /bin/sh read it.
+    fn is_start(&self, tid: u32) -> bool {
+        let is_first = |seen: &AtomicBool| !seen.load(Relaxed) && !seen.swap(true, AcqRel);
+        let Supervisor { command, latch, .. } = self.own;
+        is_first(&self.started)
+            || tid == *command && latch.executes_again() && is_first(&self.started_again)
     }
 
     fn carry_out(&self, slot: usize, call: &Notification, decided: &Decided) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::census::{self, Census, Counted};
 use super::keeper::Kept;
@@ -59,6 +59,7 @@ impl Count {
             follow,
             from_exec,
             never: Proc::default().lineage(Tgid(std::process::id())),
+            refused: OnceLock::new(),
         };
         let kept = start(tracer, Orphaned::GoesOn)?;
         await_tracer(&kept.tracer, &pulse)?;

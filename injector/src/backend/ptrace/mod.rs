@@ -15,7 +15,7 @@ mod tracer;
 mod tracing;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use injector_common::Event;
@@ -225,12 +225,14 @@ fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
 fn attached(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
     let until = Instant::now() + PATIENCE;
     loop {
+        // It tells before it ends.
+        let has_ended = tracer.has_ended();
         match pulse.phase() {
             Phase::Attached(threads) => return Ok(threads),
             Phase::Refused { tid, errno } => {
                 return Err(TraceError::of(&Proc::default(), tid, errno).into());
             }
-            Phase::Starting if tracer.has_ended() || Instant::now() > until => {
+            Phase::Starting if has_ended || Instant::now() > until => {
                 return Err(TraceError::NoTracer.into());
             }
             Phase::Starting => std::thread::sleep(LOOK),
@@ -285,6 +287,7 @@ impl Backend for Ptrace {
             follow: plan.follow,
             from_exec: plan.from_exec,
             never: Proc::default().lineage(own),
+            refused: OnceLock::new(),
         };
         let kept = start(tracer, orphaned)?;
         let running = self.running.insert(Running {

@@ -150,6 +150,17 @@ fn timeout(tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
     }
 }
 
+/// Whether a call is close(2), of either ABI.
+pub(super) fn is_close(registers: &Registers) -> bool {
+    const SYS_CLOSE_I386: i64 = 6;
+    let close = if registers.is_native() {
+        libc::SYS_close
+    } else {
+        SYS_CLOSE_I386
+    };
+    registers.nr() == close
+}
+
 /// Whether a call at its entry is one that the kernel may end with EINTR for a signal without a handler.
 /// Of the 32-bit ABI's none is told.
 pub(super) fn is_prone(entry: &Entry) -> bool {

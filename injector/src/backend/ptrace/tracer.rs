@@ -4,8 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use injector_common::RunState;
 
@@ -21,7 +21,7 @@ use crate::sys::process::{PollFd, leave, poll_fds};
 use crate::sys::ptrace::{Options, Registers};
 use crate::sys::signals::Waker;
 use crate::sys::time::monotonic_ns;
-use crate::target::process::Tgid;
+use crate::target::process::{Proc, Tgid};
 
 /// How often it gives a sign of life, milliseconds.
 const BEAT_MS: i32 = 100;
@@ -76,13 +76,17 @@ pub(super) struct Tracer {
     pub(super) from_exec: bool,
     /// Never targets.
     pub(super) never: Vec<Tgid>,
+    /// A thread could not be attached; told once those that were are let go.
+    pub(super) refused: OnceLock<Phase>,
 }
 
 /// What the thread that traces tells the one that watches.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Held while a stop is looked at, so that nothing is left half done.
-    pub(super) at_work: Mutex<()>,
+    /// The faults are over: whether the process is to end, a [`Leave`] as its number. The thread that
+    /// traces does it between two stops, since a signal whose stop was reported, and then forgotten with
+    /// the process, is lost (kernel/signal.c, `ptrace_stop`).
+    pub(super) leave: AtomicU32,
     /// When it has to be woken, 0 for never.
     pub(super) wake_ns: AtomicU64,
     /// Threads were asked to stop that have not yet: a call of theirs may have ended for it.
@@ -91,6 +95,26 @@ pub(super) struct Shared {
     /// the tracer ends would enter it with a signal pending that is none, and be told EINTR
     /// (kernel/ptrace.c, `ptrace_signal_wake_up`).
     pub(super) drained: AtomicBool,
+}
+
+/// Whether the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Leave {
+    /// Not yet.
+    Not = 0,
+    /// As soon as nothing is owed to a thread.
+    Settled = 1,
+    /// Whatever is owed.
+    Now = 2,
+}
+
+impl Shared {
+    /// Whether the process is to end, where something `is_owing` to threads or not.
+    pub(super) fn may_leave(&self, is_owing: bool) -> bool {
+        let leave = self.leave.load(Acquire);
+        leave == Leave::Now as u32 || leave == Leave::Settled as u32 && !is_owing
+    }
 }
 
 impl Tracer {
@@ -138,7 +162,10 @@ impl Tracer {
     }
 
     /// Ends the process.
-    fn leave(&self) -> ! {
+    pub(super) fn leave(&self) -> ! {
+        if let Some(refused) = self.refused.get() {
+            self.pulse.tell(*refused);
+        }
         if let Work::Count(census) = &self.work {
             census.hand_over();
         }
@@ -170,10 +197,17 @@ impl Tracer {
         let mut tracing = Tracing::of(self);
         if let Err((tid, error)) = tracing.attach() {
             let errno = error.errno();
-            return self.pulse.tell(Phase::Refused { tid, errno });
+            let refused = Phase::Refused { tid, errno };
+            if tracing.threads() == 0 {
+                return self.pulse.tell(refused);
+            }
+            // Calls of those that were attached have ended for it, and are made again.
+            let _ = self.refused.set(refused);
+            self.memory.switch_off();
+        } else {
+            let threads = u32::try_from(tracing.threads()).unwrap_or(u32::MAX);
+            self.pulse.tell(Phase::Attached(threads));
         }
-        let threads = u32::try_from(tracing.threads()).unwrap_or(u32::MAX);
-        self.pulse.tell(Phase::Attached(threads));
         let shared = Shared::default();
         // Every thread was.
         shared.asked.store(true, Release);
@@ -188,6 +222,7 @@ impl Tracer {
     fn watch(&self, shared: &Shared, waker: Waker) {
         let mut with_finject = true;
         let mut off_ns: Option<u64> = None;
+        let proc = Proc::default();
         loop {
             let now = monotonic_ns();
             let since = self.pulse.at_work_since();
@@ -215,19 +250,26 @@ impl Tracer {
             if self.memory.state() == RunState::Armed && monotonic_ns() > self.memory.lease() {
                 self.memory.lapse();
             }
+            if let Work::Decide(recorder, _) = &self.work {
+                recorder.prune(&proc);
+            }
             if self.is_over() {
                 waker.wake();
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
                 let since_ns = monotonic_ns().saturating_sub(off_ns);
-                let _at_work = shared
-                    .at_work
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
                 let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
                 let is_drained = shared.drained.load(Acquire) || since_ns > DRAINING_NS;
-                if since_ns > LINGERING_NS || is_drained && !is_owed {
+                if since_ns > LINGERING_NS + HUNG_NS {
                     self.leave();
                 }
+                let leave = if since_ns > LINGERING_NS {
+                    Leave::Now
+                } else if is_drained && !is_owed {
+                    Leave::Settled
+                } else {
+                    Leave::Not
+                };
+                shared.leave.store(leave as u32, Release);
             }
         }
     }

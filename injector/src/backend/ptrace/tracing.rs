@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 use std::os::unix::process::parent_id;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use injector_common::RunState;
+use injector_common::{EventKind, RunState};
 
 use super::filters::Filters;
 use super::place::Place;
@@ -187,10 +186,6 @@ impl<'t> Tracing<'t> {
     pub(super) fn trace(&mut self, shared: &Shared) {
         loop {
             let waited = ptrace::wait();
-            let _at_work = shared
-                .at_work
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
             let now_ns = monotonic_ns();
             self.own.pulse.begin(now_ns);
             match waited {
@@ -198,7 +193,7 @@ impl<'t> Tracing<'t> {
                     self.stopped(tid, stop);
                     self.settle(tid, now_ns);
                 }
-                Ok(Waited::Ended(tid)) => self.ended(tid),
+                Ok(Waited::Ended(tid, status)) => self.ended(tid, status),
                 Ok(Waited::Interrupted) => {}
                 Ok(Waited::NoneLeft) | Err(_) => {
                     self.own.pulse.rest();
@@ -206,6 +201,9 @@ impl<'t> Tracing<'t> {
                 }
             }
             self.tell(shared);
+            if shared.may_leave(self.is_owing) {
+                self.own.leave();
+            }
             self.own.pulse.rest();
         }
     }
@@ -228,19 +226,34 @@ impl<'t> Tracing<'t> {
             self.is_owing = wake_ns != 0 || is_asked;
         }
         if self.own.is_over() {
-            let is_away = |tracee: &Tracee| tracee.released || tracee.inside;
+            // One whose filters are suspended is waited for: they would judge the call -1.
+            let is_away =
+                |tracee: &Tracee| (tracee.released || tracee.inside) && !tracee.unfiltered;
             shared
                 .drained
                 .store(self.tracees.values().all(is_away), Release);
         }
     }
 
-    fn ended(&mut self, tid: u32) {
+    fn ended(&mut self, tid: u32, status: i32) {
         self.filters.forget(tid);
         if let Some(tracee) = self.tracees.remove(&tid)
             && tracee.tgid == tid
         {
+            self.note(EventKind::Exited, tid, 0, status);
             self.own.memory.add_exited();
+        }
+    }
+
+    /// Records what a target has come to, while rules are in force.
+    fn note(&self, kind: EventKind, tgid: u32, count: u64, value: i32) {
+        let own = self.own;
+        if let Work::Decide(recorder, _) = &own.work
+            && own.memory.state() == RunState::Armed
+            && own.is_target(tgid)
+            && !recorder.note(kind, tgid, count, value.into())
+        {
+            own.memory.add_note_dropped();
         }
     }
 
@@ -269,7 +282,7 @@ impl<'t> Tracing<'t> {
                 Resume::ToSyscall
             }
             _ if self.own.is_filtered() => Resume::Go,
-            Some(tracee) if is_over && tracee.deadline.is_none() => {
+            Some(tracee) if is_over && tracee.deadline.is_none() && !tracee.unfiltered => {
                 tracee.released = true;
                 Resume::Go
             }
@@ -322,6 +335,13 @@ impl<'t> Tracing<'t> {
         if is_followed {
             self.add(tid, tgid);
         }
+        if is_followed && tid == tgid && self.own.follow {
+            let parent = self
+                .proc
+                .process(Tgid(tid))
+                .map_or(0, |child| child.parent.0);
+            self.note(EventKind::Started, parent, tid.into(), 0);
+        }
         is_followed
     }
 
@@ -342,7 +362,9 @@ impl<'t> Tracing<'t> {
         tracee.made_again = None;
         // Seen from the entry of exec to its exit, which is reported where calls' sides are.
         tracee.inside = !is_filtered;
-        self.has_begun = true;
+        if std::mem::replace(&mut self.has_begun, true) {
+            self.note(EventKind::Execed, tid, 0, 0);
+        }
         if !self.own.from_exec {
             self.gate.exec(tid, tid, None);
         }
@@ -566,6 +588,8 @@ impl<'t> Tracing<'t> {
         match registers.result() {
             // The kernel makes it again by itself.
             sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = is_seen_again,
+            // The descriptor is closed all the same (close(2)), and by now it may be another's.
+            sleep::INTERRUPTED if sleep::is_close(&registers) => {}
             sleep::INTERRUPTED => {
                 let deadline = tracee.deadline.take().or_else(|| {
                     let sleep = asked.unwrap_or_else(|| Sleep::since(tracee.entered_ns));
