@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,8 +27,26 @@ fn source(name: &str) -> PathBuf {
     Path::new("programs").join(name)
 }
 
+/// The kernel's headers, which are not among another C library's.
+const KERNEL_HEADERS: [&str; 4] = [
+    "-idirafter",
+    "/usr/include",
+    "-idirafter",
+    "/usr/include/x86_64-linux-gnu",
+];
+
 fn compile(name: &str, output: &Path, flags: &[&str]) -> Result<(), String> {
-    let mut compiler = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    compile_by(compiler, name, output, flags)
+}
+
+fn compile_by(
+    compiler: impl AsRef<OsStr>,
+    name: &str,
+    output: &Path,
+    flags: &[&str],
+) -> Result<(), String> {
+    let mut compiler = Command::new(compiler);
     compiler
         .args([
             "-std=gnu11",
@@ -108,6 +127,9 @@ fn main() -> Result<(), String> {
     let victim32 = out.join("victim32");
     let is_there = compile("victim.c", &victim32, &["-m32"]).is_ok();
     tell("VICTIM32", &text(&victim32, is_there));
+    let musl = out.join("victim-musl");
+    let is_there = compile_by("musl-gcc", "victim.c", &musl, &KERNEL_HEADERS).is_ok();
+    tell("VICTIM_MUSL", &text(&musl, is_there));
     let worker = out.join("worker");
     compile_rust("worker.rs", &worker)?;
     tell("RUST_WORKER", &text(&worker, true));

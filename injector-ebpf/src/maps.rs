@@ -185,6 +185,8 @@ constants! {
     off_mm OFF_MM: u32;
     /// Byte offset of `mm_struct.saved_auxv`.
     off_auxv OFF_AUXV: u32;
+    /// Byte offset of `mm_struct.start_stack`.
+    off_start_stack OFF_START_STACK: u32;
     /// Byte offset of `vm_area_struct.vm_file`.
     off_vm_file OFF_VM_FILE: u32;
     /// Byte offset of `signal_struct.live`.

@@ -102,6 +102,10 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "a_sleeping_call_outlives_the_session"),
     (Way::Mock, "the_loaders_calls_do_not_count"),
     (Way::Mock, "others_with_the_same_file_are_not_hit"),
+    (
+        Way::Mock,
+        "a_loader_that_is_the_library_too_is_told_from_the_program",
+    ),
 ];
 
 /// What there was to see of a victim under rules.

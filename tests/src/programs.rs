@@ -6,6 +6,10 @@ pub const VICTIM: &str = env!("VICTIM");
 /// The victim for the 32-bit ABI; empty where the compiler cannot build it.
 pub const VICTIM32: &str = env!("VICTIM32");
 
+/// The victim with musl as its C library, which is its loader too; empty where there is no compiler for
+/// it.
+pub const VICTIM_MUSL: &str = env!("VICTIM_MUSL");
+
 /// The waiter; the head of programs/waiter.c says what it does.
 pub const WAITER: &str = env!("WAITER");
 

@@ -159,6 +159,7 @@ impl Need {
                 Program("gcc", "gcc"),
                 Files("gcc-multilib"),
                 Files("libc6-dev"),
+                Program("musl-tools", "musl-gcc"),
             ],
             Self::Languages => &[Program("golang-go", "go"), Program("python3", "python3")],
             Self::Vm => &[

@@ -1,6 +1,7 @@
 //! Which calls come before a program's own entry point: those that the dynamic loader makes after an
 //! exec. They neither count nor fail. A call's instruction pointer tells: until the first call from
-//! outside of the loader's mapping, the program has not begun.
+//! outside of the loader's mapping, the program has not begun. Where the loader is the C library too (musl),
+//! its stack tells.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -9,8 +10,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::sys::process::read_memory;
+use crate::target::process::{Proc, Tgid};
+
 /// `AT_BASE` of include/uapi/linux/auxvec.h: where the loader is mapped; 0 for a static program.
 const AT_BASE: u64 = 7;
+/// `AT_ENTRY` of the same: the program's entry point.
+const AT_ENTRY: u64 = 9;
 
 /// A process between its exec and its program's first call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,16 +85,8 @@ impl Gate {
         }
     }
 
-    /// Whether a call comes before the program's entry point. `loader` tells where a process's loader
-    /// is mapped; `still_waits`, whether the caller is still in that call.
-    pub(super) fn holds(
-        &self,
-        tgid: u32,
-        tid: u32,
-        instruction: u64,
-        still_waits: impl FnOnce() -> bool,
-        loader: impl FnOnce() -> Option<Range<u64>>,
-    ) -> bool {
+    /// Whether a call comes before the program's entry point.
+    pub(super) fn holds(&self, tgid: u32, tid: u32, instruction: u64, looks: &impl Looks) -> bool {
         let mut state = self.state();
         let Some(found) = state.pending.get_mut(&tgid) else {
             state.begun.insert(tid);
@@ -101,8 +99,8 @@ impl Gate {
         }
         if tid != found.tid && tid != tgid {
             // Another thread: of the program that calls exec, or of the new one, which has begun.
-            let is_before = loader() == found.before;
-            if !still_waits() {
+            let is_before = looks.loader() == found.before;
+            if !looks.still_waits() {
                 return false; // The exec has ended it meanwhile, and the mapping is the new one's.
             }
             if is_before && found.patience > 0 {
@@ -110,11 +108,13 @@ impl Gate {
                 return false;
             }
         } else {
-            if !still_waits() {
+            if !looks.still_waits() {
                 return false; // The exec has ended the caller, whose id may be the new program's by now.
             }
-            let range = found.loader.get_or_insert_with(|| loader().unwrap_or(0..0));
-            if range.contains(&instruction) {
+            let range = found
+                .loader
+                .get_or_insert_with(|| looks.loader().unwrap_or(0..0));
+            if range.contains(&instruction) && !looks.has_entered() {
                 return true;
             }
         }
@@ -125,28 +125,123 @@ impl Gate {
     }
 }
 
+/// What is looked up of a process that may be between exec and entry point.
+pub(super) trait Looks {
+    /// Whether the caller is still in the call.
+    fn still_waits(&self) -> bool;
+    /// Where the loader is mapped; [`None`] where the process has none, or is gone.
+    fn loader(&self) -> Option<Range<u64>>;
+    /// Whether a program has begun although its calls come from the loader's mapping.
+    fn has_entered(&self) -> bool;
+}
+
+/// Looks at a process.
+#[derive(Debug)]
+pub(super) struct Look<W> {
+    /// The process.
+    pub(super) tgid: u32,
+    /// Whether the caller is still in the call.
+    pub(super) still_waits: W,
+}
+
+impl<W: Fn() -> bool> Looks for Look<W> {
+    fn still_waits(&self) -> bool {
+        (self.still_waits)()
+    }
+
+    fn loader(&self) -> Option<Range<u64>> {
+        loader_of(self.tgid)
+    }
+
+    fn has_entered(&self) -> bool {
+        has_entered(self.tgid).unwrap_or(false)
+    }
+}
+
 /// Where the loader of a process is mapped; [`None`] where it has none, or is gone.
 pub(super) fn loader_of(tgid: u32) -> Option<Range<u64>> {
-    let auxv = std::fs::read(format!("/proc/{tgid}/auxv")).ok()?;
-    let maps = std::fs::read_to_string(format!("/proc/{tgid}/maps")).ok()?;
+    let (auxv, maps) = memory_of(tgid)?;
     loader(&auxv, &maps)
 }
 
-/// Where the loader of a process is mapped, from its auxiliary vector and its mappings
-/// (/proc/PID/auxv and /proc/PID/maps); [`None`] where it has none.
+/// The auxiliary vector and the mappings of a process (/proc/PID/auxv and /proc/PID/maps).
+fn memory_of(tgid: u32) -> Option<(Vec<u8>, String)> {
+    let auxv = std::fs::read(format!("/proc/{tgid}/auxv")).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{tgid}/maps")).ok()?;
+    Some((auxv, maps))
+}
+
+/// Of a program, and of its loader, the first instructions call a function, on the stack as the kernel has made
+/// it but for its alignment (musl's crt_arch.h of each architecture): the address that is returned to is
+/// the program's from its entry point on. Of glibc's programs nothing is told, whose calls come from
+/// elsewhere.
+fn has_entered(tgid: u32) -> Option<bool> {
+    let (auxv, maps) = memory_of(tgid)?;
+    let is_narrow = value(&auxv, AT_BASE, Width::Wide)
+        .and_then(|base| mapping_at(base, &maps))
+        .is_none();
+    let width = if is_narrow {
+        Width::Narrow
+    } else {
+        Width::Wide
+    };
+    let stack = Proc::default().process(Tgid(tgid))?.stack_start & !15;
+    let mut word = [0; 8];
+    match width {
+        Width::Wide => read_memory(tgid, stack.checked_sub(8)?, &mut word).ok()?,
+        // Behind two words that align it.
+        Width::Narrow => {
+            read_memory(tgid, stack.checked_sub(12)?, word.first_chunk_mut::<4>()?).ok()?;
+        }
+    }
+    let program = file_at(value(&auxv, AT_ENTRY, width)?, &maps)?;
+    let caller = file_at(u64::from_ne_bytes(word), &maps)?;
+    let loader = file_at(value(&auxv, AT_BASE, width)?, &maps)?;
+    Some(caller == program && program != loader)
+}
+
+/// How long the words of a program are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    /// 64 bits.
+    Wide,
+    /// 32 bits.
+    Narrow,
+}
+
+/// A value of an auxiliary vector, but 0.
+fn value(auxv: &[u8], key: u64, width: Width) -> Option<u64> {
+    let is_it = |entry: [u64; 2]| (entry[0] == key && entry[1] != 0).then_some(entry[1]);
+    match width {
+        Width::Wide => auxv.as_chunks::<16>().0.iter().find_map(|entry| {
+            let (words, _) = entry.as_chunks::<8>();
+            is_it([words[0], words[1]].map(u64::from_ne_bytes))
+        }),
+        Width::Narrow => auxv.as_chunks::<8>().0.iter().find_map(|entry| {
+            let (words, _) = entry.as_chunks::<4>();
+            is_it([words[0], words[1]].map(|word| u32::from_ne_bytes(word).into()))
+        }),
+    }
+}
+
+/// Where the loader of a process is mapped, from its auxiliary vector and its mappings; [`None`] where it
+/// has none.
 fn loader(auxv: &[u8], maps: &str) -> Option<Range<u64>> {
-    let wide = auxv.as_chunks::<16>().0.iter().map(|entry| {
-        let (words, _) = entry.as_chunks::<8>();
-        [words[0], words[1]].map(u64::from_ne_bytes)
-    });
-    // A 32-bit program's entries are half as long.
-    let narrow = auxv.as_chunks::<8>().0.iter().map(|entry| {
-        let (words, _) = entry.as_chunks::<4>();
-        [words[0], words[1]].map(|word| u64::from(u32::from_ne_bytes(word)))
-    });
-    let base = |[key, value]: [u64; 2]| (key == AT_BASE && value != 0).then_some(value);
-    let bases = wide.filter_map(base).chain(narrow.filter_map(base));
-    bases.into_iter().find_map(|base| mapping_at(base, maps))
+    let bases = [Width::Wide, Width::Narrow].map(|width| value(auxv, AT_BASE, width));
+    let mut bases = bases.into_iter().flatten();
+    bases.find_map(|base| mapping_at(base, maps))
+}
+
+/// The path of the file that is mapped at an address; [`None`] for memory without one.
+fn file_at(address: u64, maps: &str) -> Option<&str> {
+    let mut lines = maps.lines();
+    lines.find_map(|line| {
+        let (start, rest) = line.split_once('-')?;
+        let (end, _) = rest.split_once(' ')?;
+        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+        let path = line.split_ascii_whitespace().nth(5)?;
+        (range.contains(&address) && path.starts_with('/')).then_some(path)
+    })
 }
 
 /// The file that is mapped at an address, as far as it is mapped without a gap.
@@ -172,8 +267,43 @@ fn mapping_at(base: u64, maps: &str) -> Option<Range<u64>> {
 mod tests {
     use super::*;
 
-    fn waits() -> bool {
-        true
+    /// What is to be seen; to ask for what is not there is a mistake.
+    #[derive(Clone, Debug, Default)]
+    struct Seen {
+        has_ended: bool,
+        may_be_asked: bool,
+        loader: Option<Range<u64>>,
+        has_entered: bool,
+    }
+
+    impl Looks for Seen {
+        fn still_waits(&self) -> bool {
+            !self.has_ended
+        }
+
+        fn loader(&self) -> Option<Range<u64>> {
+            assert!(self.may_be_asked);
+            self.loader.clone()
+        }
+
+        fn has_entered(&self) -> bool {
+            self.has_entered
+        }
+    }
+
+    fn at(loader: Range<u64>) -> Seen {
+        Seen {
+            may_be_asked: true,
+            loader: Some(loader),
+            ..Seen::default()
+        }
+    }
+
+    fn nowhere() -> Seen {
+        Seen {
+            may_be_asked: true,
+            ..Seen::default()
+        }
     }
 
     fn auxv(base: u64) -> Vec<u8> {
@@ -221,14 +351,14 @@ mod tests {
         assert!(gate.has_begun(10));
         gate.exec(10, 10, None);
         assert!(!gate.has_begun(10));
-        let loader = || Some(100..200);
-        assert!(gate.holds(10, 10, 150, waits, loader));
-        assert!(gate.holds(10, 10, 199, waits, || panic!("asked once")));
-        assert!(!gate.holds(11, 11, 150, waits, loader), "another process");
-        assert!(!gate.holds(10, 10, 200, waits, loader), "the program's own");
+        let loader = at(100..200);
+        assert!(gate.holds(10, 10, 150, &loader));
+        assert!(gate.holds(10, 10, 199, &Seen::default()));
+        assert!(!gate.holds(11, 11, 150, &loader), "another process");
+        assert!(!gate.holds(10, 10, 200, &loader), "the program's own");
         assert!(gate.has_begun(10));
         assert!(
-            !gate.holds(10, 10, 150, waits, loader),
+            !gate.holds(10, 10, 150, &loader),
             "it calls the loader itself"
         );
     }
@@ -237,11 +367,11 @@ mod tests {
     fn other_threads_of_a_program_that_calls_exec_count_until_it_has_happened() {
         let gate = Gate::default();
         gate.exec(10, 12, Some(300..400));
-        assert!(!gate.holds(10, 11, 900, waits, || Some(300..400)));
+        assert!(!gate.holds(10, 11, 900, &at(300..400)));
         assert!(!gate.has_begun(10), "the exec may still come");
-        let loader = || Some(100..200);
+        let loader = at(100..200);
         assert!(
-            gate.holds(10, 10, 150, waits, loader),
+            gate.holds(10, 10, 150, &loader),
             "the first thread is the new program's"
         );
     }
@@ -250,17 +380,53 @@ mod tests {
     fn a_call_whose_thread_the_exec_has_ended_begins_nothing() {
         let gate = Gate::default();
         gate.exec(10, 12, Some(300..400));
-        let old = || panic!("the mapping may be either program's");
-        assert!(!gate.holds(10, 10, 900, || false, old));
+        let gone = Seen {
+            has_ended: true,
+            ..Seen::default()
+        };
+        assert!(!gate.holds(10, 10, 900, &gone));
         assert!(!gate.has_begun(10));
-        assert!(gate.holds(10, 10, 150, waits, || Some(100..200)));
+        assert!(gate.holds(10, 10, 150, &at(100..200)));
+    }
+
+    #[test]
+    fn a_call_of_a_thread_that_the_exec_has_ended_meanwhile_begins_nothing() {
+        let gate = Gate::default();
+        gate.exec(10, 10, Some(300..400));
+        let gone = Seen {
+            has_ended: true,
+            ..at(100..200)
+        };
+        assert!(!gate.holds(10, 11, 900, &gone));
+        assert!(!gate.has_begun(10));
+    }
+
+    #[test]
+    fn a_program_whose_loader_is_its_library_begins_at_its_entry_point() {
+        let gate = Gate::default();
+        gate.exec(10, 10, None);
+        assert!(gate.holds(10, 10, 150, &at(100..200)));
+        let entered = Seen {
+            has_entered: true,
+            ..at(100..200)
+        };
+        assert!(!gate.holds(10, 10, 150, &entered));
+        assert!(gate.has_begun(10));
+    }
+
+    #[test]
+    fn files_are_told_by_their_addresses() {
+        assert_eq!(file_at(0x7fff_f7fc_a000, MAPS), Some("/lib/ld.so"));
+        assert_eq!(file_at(0x5555_5555_4000, MAPS), Some("/bin/cat"));
+        assert_eq!(file_at(0x7fff_ffff_0000, MAPS), None, "a stack");
+        assert_eq!(file_at(0x1000, MAPS), None);
     }
 
     #[test]
     fn after_an_exec_that_failed_the_caller_goes_on_counting() {
         let gate = Gate::default();
         gate.exec(10, 12, Some(100..200));
-        assert!(!gate.holds(10, 12, 900, waits, || Some(100..200)));
+        assert!(!gate.holds(10, 12, 900, &at(100..200)));
         assert!(gate.has_begun(10));
     }
 
@@ -268,7 +434,7 @@ mod tests {
     fn a_new_program_whose_other_threads_call_has_begun() {
         let gate = Gate::default();
         gate.exec(10, 10, Some(300..400));
-        assert!(!gate.holds(10, 11, 900, waits, || Some(100..200)));
+        assert!(!gate.holds(10, 11, 900, &at(100..200)));
         assert!(gate.has_begun(10), "although its first thread made no call");
     }
 
@@ -277,10 +443,10 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, None);
         for _ in 0..PATIENCE {
-            assert!(!gate.holds(10, 11, 900, waits, || None));
+            assert!(!gate.holds(10, 11, 900, &nowhere()));
             assert!(!gate.has_begun(10));
         }
-        assert!(!gate.holds(10, 11, 900, waits, || None));
+        assert!(!gate.holds(10, 11, 900, &nowhere()));
         assert!(gate.has_begun(10));
     }
 
@@ -288,7 +454,7 @@ mod tests {
     fn a_program_without_a_loader_counts_at_once() {
         let gate = Gate::default();
         gate.exec(10, 10, None);
-        assert!(!gate.holds(10, 10, 150, waits, || None));
+        assert!(!gate.holds(10, 10, 150, &nowhere()));
     }
 
     #[test]
@@ -296,9 +462,7 @@ mod tests {
         let gate = Gate::default();
         gate.exec(10, 10, None);
         assert!(!gate.has_begun(20));
-        assert!(!gate.holds(20, 20, 900, waits, || panic!(
-            "it is not between exec and entry point"
-        )));
+        assert!(!gate.holds(20, 20, 900, &Seen::default()));
         assert!(gate.has_begun(20));
         gate.exec(11, 11, None);
         assert!(

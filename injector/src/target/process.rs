@@ -34,6 +34,8 @@ pub struct Process {
     /// When it started, in hundredths of a second since boot: with the id it tells a process from a
     /// later one with the same id.
     pub start_ticks: u64,
+    /// Where its first thread's stack began; 0 where the kernel does not show it.
+    pub stack_start: u64,
 }
 
 impl Process {
@@ -54,6 +56,7 @@ impl Process {
             is_kernel_thread: number(9)? & KERNEL_THREAD != 0,
             processor: usize::try_from(number(39).unwrap_or(0)).ok()?,
             start_ticks: number(22)?,
+            stack_start: number(28).unwrap_or(0),
         })
     }
 

@@ -136,6 +136,7 @@ mod tests {
             is_kernel_thread: false,
             processor: 0,
             start_ticks: 1,
+            stack_start: 0,
         }
     }
 

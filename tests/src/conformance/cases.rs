@@ -63,6 +63,36 @@ cases! {
     arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
     the_loaders_calls_do_not_count: "openat=EPERM@9" needs Loader,
     others_with_the_same_file_are_not_hit: "fsync=EIO" needs Others,
+    a_loader_that_is_the_library_too_is_told_from_the_program: "openat=EPERM@9" needs Loader,
+}
+
+/// musl: all calls come from the loader's mapping. The program opens one file, by open(2), and the
+/// loader none, which finds its library in itself.
+fn a_loader_that_is_the_library_too_is_told_from_the_program(rig: &Rig) {
+    assert!(!programs::VICTIM_MUSL.is_empty(), "there is no musl-gcc");
+    let victim = ["threads", "1", "10", "getppid"];
+    if rig.way.launches() {
+        let seen = rig.observe(
+            &["--rule", "getppid=EPERM@3"],
+            programs::VICTIM_MUSL,
+            &victim,
+            &["self"],
+        );
+        assert_eq!((seen.own().errors, seen.tally(0, "matched")), (1, 10));
+        // Its loader maps memory, and sets up its thread.
+        let loaders = ["--dry-run", "--rule", "set_tid_address=EPERM"];
+        let seen = rig.observe(&loaders, programs::VICTIM_MUSL, &victim, &["self"]);
+        assert_eq!(seen.tally(0, "matched"), 0);
+    }
+    let again = ["threadexec", "10", "getppid"];
+    let seen = rig.observe(
+        &["--rule", "getppid=EPERM@3"],
+        programs::VICTIM_MUSL,
+        &again,
+        &["after-exec"],
+    );
+    assert_eq!(seen.tally(0, "matched"), 10);
+    assert_eq!(seen.seen["after-exec"].errors, 1);
 }
 
 /// This process opens the victim's file, and has its calls carried out.

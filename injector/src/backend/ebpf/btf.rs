@@ -166,7 +166,7 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 11] = [
+    const FIELDS: [(&str, &str, &str); 12] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
@@ -175,6 +175,7 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_EXIT_CODE", "task_struct", "exit_code"),
         ("OFF_MM", "task_struct", "mm"),
         ("OFF_AUXV", "mm_struct", "saved_auxv"),
+        ("OFF_START_STACK", "mm_struct", "start_stack"),
         ("OFF_VM_FILE", "vm_area_struct", "vm_file"),
         ("OFF_LIVE", "signal_struct", "live"),
         ("OFF_GROUP_EXIT", "signal_struct", "group_exit_code"),

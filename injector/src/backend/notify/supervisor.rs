@@ -15,7 +15,7 @@ use injector_common::RunState;
 
 use super::crew::{Advice, Crew, Queue};
 use crate::backend::decider::{Decided, Fate};
-use crate::backend::gate::{self, Gate};
+use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::recorder::Recorder;
@@ -252,11 +252,11 @@ impl Work<'_> {
         let Some(tgid) = self.tgid(call.tid) else {
             return true; // It is gone.
         };
-        let still_waits = || self.own.listener.still_waits(call.id);
-        let loader = || gate::loader_of(tgid);
-        let held = self
-            .gate
-            .holds(tgid, call.tid, call.instruction, still_waits, loader);
+        let look = Look {
+            tgid,
+            still_waits: || self.own.listener.still_waits(call.id),
+        };
+        let held = self.gate.holds(tgid, call.tid, call.instruction, &look);
         if is_exec {
             self.gate.exec(tgid, call.tid, gate::loader_of(tgid));
         }

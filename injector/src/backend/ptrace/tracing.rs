@@ -13,7 +13,7 @@ use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
 use crate::backend::decider::{Decided, Fate};
-use crate::backend::gate::{self, Gate};
+use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
 use crate::sys::SysError;
@@ -484,13 +484,12 @@ impl<'t> Tracing<'t> {
     }
 
     fn comes_before_the_program(&self, tgid: u32, tid: u32, entry: &Entry) -> bool {
-        let loader = || gate::loader_of(tgid);
-        // One that is stopped at the entry of its call is in it.
-        let still_waits = || true;
-        !self.gate.has_begun(tid)
-            && self
-                .gate
-                .holds(tgid, tid, entry.instruction, still_waits, loader)
+        let look = Look {
+            tgid,
+            // One that is stopped at the entry of its call is in it.
+            still_waits: || true,
+        };
+        !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, &look)
     }
 
     fn carry_out(
