@@ -127,6 +127,9 @@ fn main() -> Result<(), String> {
     let victim32 = out.join("victim32");
     let is_there = compile("victim.c", &victim32, &["-m32"]).is_ok();
     tell("VICTIM32", &text(&victim32, is_there));
+    let waiter32 = out.join("waiter32");
+    let is_there = compile("waiter.c", &waiter32, &["-m32"]).is_ok();
+    tell("WAITER32", &text(&waiter32, is_there));
     let musl = out.join("victim-musl");
     let is_there = compile_by("musl-gcc", "victim.c", &musl, &KERNEL_HEADERS).is_ok();
     tell("VICTIM_MUSL", &text(&musl, is_there));

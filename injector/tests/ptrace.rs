@@ -198,8 +198,21 @@ fn waiter(mut command: Command) -> (Child, u32) {
 /// long each takes is the machine's matter; twice its time, again and again, would be finject's.
 #[test]
 fn sleeping_calls_do_not_notice() {
-    let (waiter, pid) = waiter(Command::new(programs::WAITER));
-    for _ in 0..100 {
+    do_not_notice(programs::WAITER, 100);
+}
+
+#[test]
+fn sleeping_calls_of_a_32_bit_program_do_not_notice() {
+    assert!(
+        !programs::WAITER32.is_empty(),
+        "the compiler could not build it"
+    );
+    do_not_notice(programs::WAITER32, 40);
+}
+
+fn do_not_notice(program: &str, cycles: u64) {
+    let (waiter, pid) = waiter(Command::new(program));
+    for _ in 0..cycles {
         let session = attach(pid, "fsync=EIO@3")
             .args(["--duration", "30ms"])
             .start();
@@ -207,6 +220,38 @@ fn sleeping_calls_do_not_notice() {
         assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
     }
     waits_of(waiter, &["interrupted", "early", "other", "late"]);
+}
+
+/// Longer than a session and than finject waits at its end: the tracer stays for it, and goes when another
+/// finject comes, which then knows when the wait is over.
+#[test]
+fn a_long_wait_takes_its_time_whoever_comes_and_goes() {
+    const SECONDS: u64 = 8;
+    assert!(!programs::PYTHON.is_empty(), "there is no python3");
+    let script = format!(
+        "import select, time; poll = select.epoll(); print('ready', flush=True); \
+         start = time.monotonic(); poll.poll({SECONDS}); print('took', time.monotonic() - start)"
+    );
+    let mut child = Child::start(Command::new(programs::PYTHON).args(["-c", &script]));
+    child.expect_line(PATIENCE, |line| line == "ready");
+    for _ in 0..2 {
+        sleep(Duration::from_secs(2));
+        let session = attach(child.pid(), "fsync=EIO@3")
+            .args(["--duration", "100ms"])
+            .start();
+        let outcome = session.wait(PATIENCE);
+        assert_eq!(outcome.code(), Some(0), "{}", outcome.ended);
+        assert!(threads(child.pid()).1, "somebody stays for it");
+        assert!(!threads(child.pid()).0.contains(&'t'), "and holds nobody");
+    }
+    let took = child.expect_line(PATIENCE, |line| line.starts_with("took "));
+    let took: f64 = took["took ".len()..].parse().unwrap();
+    // Begun anew it would take a quarter more at least, and half more the second time.
+    assert!(
+        (SECONDS as f64..SECONDS as f64 * 1.2).contains(&took),
+        "{took}"
+    );
+    assert_eq!(child.wait(PATIENCE).code(), Some(0));
 }
 
 /// Nor do they notice signals that do nothing, for which a traced thread stops all the same.

@@ -59,9 +59,10 @@ static int wait_epoll(void) {
 static int wait_epoll_ns(void) {
     static _Thread_local int epoll = -1;
     struct epoll_event event;
-    struct timespec time = span();
+    /* The kernel's, of 64 bits by either ABI. */
+    int64_t time[2] = {span().tv_sec, span().tv_nsec};
     if (epoll < 0) must((epoll = epoll_create1(0)) >= 0, "epoll_create1");
-    return syscall(441 /* epoll_pwait2 */, epoll, &event, 1, &time, NULL, 0);
+    return syscall(441 /* epoll_pwait2 */, epoll, &event, 1, time, NULL, 0);
 }
 
 static int wait_nanosleep(void) {

@@ -13,6 +13,9 @@ pub const VICTIM_MUSL: &str = env!("VICTIM_MUSL");
 /// The waiter; the head of programs/waiter.c says what it does.
 pub const WAITER: &str = env!("WAITER");
 
+/// The same for the 32-bit ABI; empty where the compiler cannot build it.
+pub const WAITER32: &str = env!("WAITER32");
+
 /// The ticker; the head of programs/ticker.c says what it does.
 pub const TICKER: &str = env!("TICKER");
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::SysError;
-use super::process::{PollFd, has_ended, pidfd_open, poll_fds};
+use super::process::{PollFd, has_ended, pidfd_open, pidfd_signal, poll_fds};
 
 /// What becomes of a helper when finject ends without ending it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,16 +80,7 @@ impl Helper {
 
     /// Sends it a signal; none reaches a later process that has its number.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: a handle of ours, and no information to go with the signal.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.handle.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            );
-        }
+        pidfd_signal(self.handle.as_fd(), signal);
     }
 
     /// Kills it, and waits for that. Idempotent.

@@ -1,5 +1,6 @@
 //! Processes: pidfds, capabilities, ids.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -15,6 +16,32 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, SysError> {
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(SysError::last("pidfd_open")),
     }
+}
+
+/// pidfd_send_signal(2): a signal to the process behind a pidfd; none reaches a later one that has its
+/// number.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) {
+    // SAFETY: a handle of ours, and no information to go with the signal.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        );
+    }
+}
+
+/// memfd_create(2): a file in memory alone, closed on exec.
+pub fn memory_file(name: &CStr) -> Result<File, SysError> {
+    // SAFETY: a string of ours.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(SysError::last("memfd_create"));
+    }
+    // SAFETY: the kernel has just given it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
 /// Whether the process behind a pidfd has ended.

@@ -262,7 +262,11 @@ impl Registers {
     /// The call's arguments in the 64-bit ABI.
     pub fn args(&self) -> [u64; 6] {
         let Self(r) = self;
-        [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
+        if self.is_native() {
+            [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
+        } else {
+            [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp]
+        }
     }
 
     /// Whether the thread runs 64-bit code: its code segment is `__USER_CS` (arch/x86/include/asm/segment.h).

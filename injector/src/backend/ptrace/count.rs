@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::census::{self, Census, Counted};
 use super::keeper::Kept;
+use super::owed::Owed;
 use super::pulse::Pulse;
 use super::tracer::{Mode, Tracer, Work};
 use super::{await_tracer, start};
@@ -23,6 +24,7 @@ use crate::target::process::{Proc, Tgid};
 pub struct Count {
     command: Option<Command>,
     kept: Kept,
+    pulse: Arc<Pulse>,
     numbers: File,
     alive: Option<OwnedFd>,
 }
@@ -59,6 +61,7 @@ impl Count {
             follow,
             from_exec,
             never: Proc::default().lineage(Tgid(std::process::id())),
+            owed: Owed::new()?,
             refused: OnceLock::new(),
         };
         let kept = start(tracer, Orphaned::GoesOn)?;
@@ -66,6 +69,7 @@ impl Count {
         Ok(Self {
             command,
             kept,
+            pulse,
             numbers: numbers.into(),
             alive: Some(alive),
         })
@@ -85,8 +89,7 @@ impl Count {
     pub fn finish(mut self) -> (Vec<Counted>, Option<Command>) {
         self.alive = None;
         let counted = census::read(&self.numbers);
-        self.kept.tracer.wait_for(super::PATIENCE);
-        self.kept.tracer.kill();
+        self.kept.see_off(&self.pulse);
         (counted, self.command.take())
     }
 }

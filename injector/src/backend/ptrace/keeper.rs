@@ -1,10 +1,10 @@
 //! The process that looks after the tracer: a tracer that hangs would hold every target's threads for
 //! ever, while the death of one lets them go on. It outlives finject, and ends with the tracer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::SETTLING;
-use super::pulse::Pulse;
+use super::pulse::{Phase, Pulse};
+use super::{PATIENCE, SETTLING};
 use crate::sys::helper::Helper;
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
@@ -76,6 +76,20 @@ impl Care {
 pub(super) struct Kept {
     pub(super) tracer: Helper,
     pub(super) keeper: Helper,
+}
+
+impl Kept {
+    /// Waits until all threads are let go, but such as the tracer stays for; ends one that hangs.
+    pub(super) fn see_off(&self, pulse: &Pulse) {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.tracer.has_ended() || pulse.phase() == Phase::Staying {
+                return;
+            }
+            std::thread::sleep(super::LOOK);
+        }
+        self.tracer.kill();
+    }
 }
 
 impl Drop for Kept {

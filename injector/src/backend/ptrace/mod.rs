@@ -6,6 +6,7 @@ pub mod census;
 pub mod count;
 mod filters;
 mod keeper;
+mod owed;
 mod place;
 mod pulse;
 mod seen;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use injector_common::Event;
 
 use self::keeper::{Care, Kept};
+use self::owed::Owed;
 use self::pulse::{Phase, Pulse};
 use self::seen::Seen;
 use self::tracer::{Mode, Tracer, Work};
@@ -212,11 +214,11 @@ fn start(tracer: Tracer, orphaned: Orphaned) -> Result<Kept, BackendError> {
     })
 }
 
-/// Waits until the tracer has attached to all threads; how many there are. One that has not is ended: if
-/// it hangs, it would hold a command that is to be ended.
+/// Waits until the tracer has attached to all threads; how many there are. One that hangs is ended: it would
+/// hold a command that is to be ended.
 fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
     let attached = attached(tracer, pulse);
-    if attached.is_err() {
+    if matches!(attached, Err(BackendError::Trace(TraceError::NoTracer))) {
         tracer.kill();
     }
     attached
@@ -232,10 +234,10 @@ fn attached(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
             Phase::Refused { tid, errno } => {
                 return Err(TraceError::of(&Proc::default(), tid, errno).into());
             }
-            Phase::Starting if has_ended || Instant::now() > until => {
+            Phase::Starting | Phase::Staying if has_ended || Instant::now() > until => {
                 return Err(TraceError::NoTracer.into());
             }
-            Phase::Starting => std::thread::sleep(LOOK),
+            Phase::Starting | Phase::Staying => std::thread::sleep(LOOK),
         }
     }
 }
@@ -287,6 +289,7 @@ impl Backend for Ptrace {
             follow: plan.follow,
             from_exec: plan.from_exec,
             never: Proc::default().lineage(own),
+            owed: Owed::new()?,
             refused: OnceLock::new(),
         };
         let kept = start(tracer, orphaned)?;
@@ -386,8 +389,7 @@ impl Backend for Ptrace {
         }
         // Its end lets every thread go on.
         running.alive = None;
-        running.kept.tracer.wait_for(PATIENCE);
-        running.kept.tracer.kill();
+        running.kept.see_off(&running.pulse);
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Phase {
         /// The errno.
         errno: i32,
     },
+    /// The faults are over, and it stays for what it owes to threads.
+    Staying,
 }
 
 /// The memory.
@@ -93,6 +95,7 @@ impl Pulse {
                 self.word(ERRNO).store(errno.unsigned_abs(), Relaxed);
                 2
             }
+            Phase::Staying => 3,
         };
         self.word(PHASE).store(number, Release);
     }
@@ -102,6 +105,7 @@ impl Pulse {
         match self.word(PHASE).load(Acquire) {
             0 => Phase::Starting,
             1 => Phase::Attached(self.word(THREADS).load(Relaxed)),
+            3 => Phase::Staying,
             _ => Phase::Refused {
                 tid: self.word(TID).load(Relaxed),
                 errno: self.word(ERRNO).load(Relaxed).cast_signed(),

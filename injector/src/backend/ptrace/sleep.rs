@@ -2,6 +2,7 @@
 //! semtimedop(2), sockets with a timeout and their like, which signal(7) lists as never restarted. The
 //! tracer makes them again, and ends them when their own time is over.
 
+use super::owed::Deadline;
 use crate::sys::process::{TimeoutOf, on_processor, read_memory, socket_timeout};
 use crate::sys::ptrace::{Entry, Registers};
 use crate::sys::time::monotonic_ns;
@@ -30,6 +31,8 @@ pub(super) struct Sleep {
     seen_ns: u64,
     /// How often it had gone to sleep by then.
     sleeps: Option<u64>,
+    /// When the call is over in which it slept already under another tracer, which had it made again.
+    owed: Option<Deadline>,
 }
 
 /// How often a thread went to sleep so far, stops included (proc_pid_status(5)).
@@ -78,7 +81,15 @@ impl Sleep {
             since_ns: now.saturating_sub(slept),
             seen_ns: now,
             sleeps,
+            owed: None,
         }
+    }
+
+    /// The same of a thread that another tracer owed a deadline until `until_ns`: it is this sleep's where
+    /// that began before.
+    pub(super) fn owing(self, deadline: Option<Deadline>, until_ns: u64) -> Self {
+        let owed = deadline.filter(|_| self.since_ns <= until_ns);
+        Self { owed, ..self }
     }
 
     /// One that began with a call, at that time; now where it was not seen (0).
@@ -92,50 +103,130 @@ impl Sleep {
             since_ns,
             seen_ns: since_ns,
             sleeps: None,
+            owed: None,
         }
     }
 
     /// When the call in which it slept is over by itself, and what that gives; [`None`] for never.
-    pub(super) fn deadline(self, tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
+    pub(super) fn deadline(self, tgid: u32, tid: u32, registers: &Registers) -> Option<Deadline> {
         let (span_ns, value) = timeout(tgid, tid, registers)?;
         // It may have woken in between, and gone to sleep again. The stop is one sleep itself.
         let is_same = self
             .sleeps
             .is_some_and(|number| sleeps(tid) == Some(number + 1));
+        if is_same && self.owed.is_some() {
+            return self.owed;
+        }
         let since_ns = if is_same { self.since_ns } else { self.seen_ns };
         Some((since_ns.saturating_add(span_ns), value))
     }
 }
 
-/// A `struct timespec` of the thread's; [`None`] for a null pointer.
-fn timespec_ns(tid: u32, address: u64) -> Option<u64> {
+/// A time span of the thread's, of two words of 64 bits or of 32; [`None`] for a null pointer.
+fn timespec_ns(tid: u32, address: u64, is_narrow: bool) -> Option<u64> {
     if address == 0 {
         return None;
     }
     let mut bytes = [0; 16];
-    read_memory(tid, address, &mut bytes).ok()?;
-    let (words, _) = bytes.as_chunks::<8>();
-    let [seconds, nanos] = [words.first()?, words.get(1)?].map(|word| u64::from_ne_bytes(*word));
+    let [seconds, nanos] = if is_narrow {
+        read_memory(tid, address, bytes.first_chunk_mut::<8>()?).ok()?;
+        let (words, _) = bytes.as_chunks::<4>();
+        [words[0], words[1]].map(|word| u32::from_ne_bytes(word).into())
+    } else {
+        read_memory(tid, address, &mut bytes).ok()?;
+        let (words, _) = bytes.as_chunks::<8>();
+        [words[0], words[1]].map(u64::from_ne_bytes)
+    };
     seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// The native number of a call of the 32-bit ABI that may have a timeout, by which its arguments stand in the
+/// same order (arch/x86/entry/syscalls/syscall_32.tbl).
+const COMPAT: [(i64, i64); 16] = [
+    (3, libc::SYS_read),
+    (4, libc::SYS_write),
+    (145, libc::SYS_readv),
+    (146, libc::SYS_writev),
+    (RT_SIGTIMEDWAIT_I386, libc::SYS_rt_sigtimedwait),
+    (256, libc::SYS_epoll_wait),
+    (319, libc::SYS_epoll_pwait),
+    (362, libc::SYS_connect),
+    (364, libc::SYS_accept4),
+    (369, libc::SYS_sendto),
+    (370, libc::SYS_sendmsg),
+    (371, libc::SYS_recvfrom),
+    (372, libc::SYS_recvmsg),
+    (420, libc::SYS_semtimedop),
+    (421, libc::SYS_rt_sigtimedwait),
+    (441, libc::SYS_epoll_pwait2),
+];
+
+/// The one of them whose time span is of 32-bit words.
+const RT_SIGTIMEDWAIT_I386: i64 = 177;
+
+/// ipc(2) of the 32-bit ABI, by which its C library may call semtimedop(2): `SEMTIMEDOP` of
+/// include/uapi/linux/ipc.h in the low half of its first argument, the time span's address in its last.
+const IPC: i64 = 117;
+
+fn is_semtimedop_by_ipc(nr: i64, args: &[u64; 6]) -> bool {
+    const SEMTIMEDOP: u64 = 4;
+    nr == IPC && args[0] & 0xffff == SEMTIMEDOP
+}
+
+/// socketcall(2) of the 32-bit ABI, by which its C library may call those of sockets: the call by its number of
+/// include/uapi/linux/net.h is the first argument, the address of its own arguments the second.
+const SOCKETCALL: i64 = 102;
+
+fn socketcall(nr: i64, args: &[u64; 6]) -> Option<i64> {
+    let native = match (nr, args[0]) {
+        (SOCKETCALL, 3) => libc::SYS_connect,
+        (SOCKETCALL, 5) => libc::SYS_accept,
+        (SOCKETCALL, 9 | 11) => libc::SYS_sendto,
+        (SOCKETCALL, 10 | 12) => libc::SYS_recvfrom,
+        (SOCKETCALL, 16) => libc::SYS_sendmsg,
+        (SOCKETCALL, 17) => libc::SYS_recvmsg,
+        (SOCKETCALL, 18) => libc::SYS_accept4,
+        _ => return None,
+    };
+    Some(native)
+}
+
+/// The native number of a call, where it is one of these.
+fn native(nr: i64, compat: bool) -> Option<i64> {
+    if !compat {
+        return Some(nr);
+    }
+    let found = COMPAT.iter().find(|(narrow, _)| *narrow == nr);
+    found.map(|(_, native)| *native)
 }
 
 /// The time that a call was given, and what it gives once that is over.
 fn timeout(tgid: u32, tid: u32, registers: &Registers) -> Option<(u64, i64)> {
-    if !registers.is_native() {
-        return None;
-    }
+    let compat = !registers.is_native();
     let args = registers.args();
+    if compat && is_semtimedop_by_ipc(registers.nr(), &args) {
+        return Some((timespec_ns(tid, args[5], true)?, AGAIN));
+    }
+    let (nr, args) = match socketcall(registers.nr(), &args) {
+        Some(nr) if compat => {
+            let mut socket = [0; 4];
+            read_memory(tid, args[1], &mut socket).ok()?;
+            (nr, [u32::from_ne_bytes(socket).into(), 0, 0, 0, 0, 0])
+        }
+        _ => (native(registers.nr(), compat)?, args),
+    };
+    let is_narrow = compat && registers.nr() == RT_SIGTIMEDWAIT_I386;
     let socket = |of| -> Option<u64> {
         let span = socket_timeout(tgid, args[0] as i32, of).ok()??;
         u64::try_from(span.as_nanos()).ok()
     };
     let milliseconds = |arg: u64| u64::try_from(arg as i32).ok().map(|ms| ms * 1_000_000);
-    match i64::from(i32::try_from(registers.nr()).ok()?) {
+    match nr {
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Some((milliseconds(args[3])?, 0)),
-        libc::SYS_epoll_pwait2 => Some((timespec_ns(tid, args[3])?, 0)),
-        libc::SYS_io_getevents => Some((timespec_ns(tid, args[4])?, 0)),
-        libc::SYS_semtimedop => Some((timespec_ns(tid, args[3])?, AGAIN)),
-        libc::SYS_rt_sigtimedwait => Some((timespec_ns(tid, args[2])?, AGAIN)),
+        libc::SYS_epoll_pwait2 => Some((timespec_ns(tid, args[3], is_narrow)?, 0)),
+        libc::SYS_io_getevents => Some((timespec_ns(tid, args[4], is_narrow)?, 0)),
+        libc::SYS_semtimedop => Some((timespec_ns(tid, args[3], is_narrow)?, AGAIN)),
+        libc::SYS_rt_sigtimedwait => Some((timespec_ns(tid, args[2], is_narrow)?, AGAIN)),
         libc::SYS_accept
         | libc::SYS_accept4
         | libc::SYS_read
@@ -162,27 +253,28 @@ pub(super) fn is_close(registers: &Registers) -> bool {
 }
 
 /// Whether a call at its entry is one that the kernel may end with EINTR for a signal without a handler.
-/// Of the 32-bit ABI's none is told.
 pub(super) fn is_prone(entry: &Entry) -> bool {
-    let nr = i64::try_from(entry.nr).unwrap_or(0);
-    !entry.compat
-        && matches!(
-            nr,
-            libc::SYS_epoll_wait
-                | libc::SYS_epoll_pwait
-                | libc::SYS_epoll_pwait2
-                | libc::SYS_io_getevents
-                | libc::SYS_semop
-                | libc::SYS_semtimedop
-                | libc::SYS_rt_sigtimedwait
-                | libc::SYS_accept
-                | libc::SYS_accept4
-                | libc::SYS_recvfrom
-                | libc::SYS_recvmsg
-                | libc::SYS_sendto
-                | libc::SYS_sendmsg
-                | libc::SYS_connect
-        )
+    let nr = i64::try_from(entry.nr).ok();
+    nr.and_then(|nr| native(nr, entry.compat))
+        .is_some_and(|nr| {
+            matches!(
+                nr,
+                libc::SYS_epoll_wait
+                    | libc::SYS_epoll_pwait
+                    | libc::SYS_epoll_pwait2
+                    | libc::SYS_io_getevents
+                    | libc::SYS_semop
+                    | libc::SYS_semtimedop
+                    | libc::SYS_rt_sigtimedwait
+                    | libc::SYS_accept
+                    | libc::SYS_accept4
+                    | libc::SYS_recvfrom
+                    | libc::SYS_recvmsg
+                    | libc::SYS_sendto
+                    | libc::SYS_sendmsg
+                    | libc::SYS_connect
+            )
+        })
 }
 
 /// What a thread does with signals (proc_pid_status(5)).

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use injector_common::RunState;
 
 use super::census::Census;
+use super::owed::{LEAVING, Owed};
 use super::pulse::{Phase, Pulse};
 use super::seen::Seen;
 use super::sleep;
@@ -27,9 +28,11 @@ use crate::target::process::{Proc, Tgid};
 const BEAT_MS: i32 = 100;
 /// How long one stop may take before the tracer counts as hung, nanoseconds.
 const HUNG_NS: u64 = 500_000_000;
-/// How long threads that sleep in calls made again are seen to their time's end when the faults are
-/// over.
+/// How long finject waits, when the faults are over, for threads that sleep in calls made again to come to
+/// their time's end.
 const LINGERING_NS: u64 = 1_500_000_000;
+/// How long the tracer stays for them without it.
+const STAYING_NS: u64 = 60_000_000_000;
 /// How long threads that make no call are waited for when the faults are over.
 const DRAINING_NS: u64 = 100_000_000;
 
@@ -76,6 +79,8 @@ pub(super) struct Tracer {
     pub(super) from_exec: bool,
     /// Never targets.
     pub(super) never: Vec<Tgid>,
+    /// What is owed to threads when the faults are over.
+    pub(super) owed: Owed,
     /// A thread could not be attached; told once those that were are let go.
     pub(super) refused: OnceLock<Phase>,
 }
@@ -119,12 +124,12 @@ impl Shared {
 
 impl Tracer {
     /// The descriptors that the process has to keep.
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         let out = match &self.work {
             Work::Decide(recorder, _) => recorder.fd(),
             Work::Count(census) => census.fd(),
         };
-        [out, self.finject.as_fd()]
+        [out, self.finject.as_fd(), self.owed.fd()]
     }
 
     /// Whether the calls come by a filter, rather than that all are seen.
@@ -163,13 +168,25 @@ impl Tracer {
 
     /// Ends the process.
     pub(super) fn leave(&self) -> ! {
-        if let Some(refused) = self.refused.get() {
-            self.pulse.tell(*refused);
-        }
+        self.tell_refused();
         if let Work::Count(census) = &self.work {
             census.hand_over();
         }
         leave(0)
+    }
+
+    fn tell_refused(&self) {
+        if let Some(refused) = self.refused.get() {
+            self.pulse.tell(*refused);
+        }
+    }
+
+    /// From now on finject waits no longer, and whoever wants to trace may ask it to go.
+    fn stay(&self) {
+        let own = std::process::id();
+        let _ = std::fs::write(format!("/proc/self/task/{own}/comm"), LEAVING);
+        self.pulse.tell(Phase::Staying);
+        self.tell_refused();
     }
 
     pub(super) fn options(&self) -> Options {
@@ -222,6 +239,7 @@ impl Tracer {
     fn watch(&self, shared: &Shared, waker: Waker) {
         let mut with_finject = true;
         let mut off_ns: Option<u64> = None;
+        let mut stays = false;
         let proc = Proc::default();
         loop {
             let now = monotonic_ns();
@@ -230,7 +248,7 @@ impl Tracer {
                 self.pulse.beat();
             }
             let wake = shared.wake_ns.load(Acquire);
-            let mut wait_ms = if self.is_over() { 1 } else { BEAT_MS };
+            let mut wait_ms = if self.is_over() && !stays { 1 } else { BEAT_MS };
             if wake != 0 {
                 if wake <= now {
                     waker.wake();
@@ -257,12 +275,22 @@ impl Tracer {
                 waker.wake();
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
                 let since_ns = monotonic_ns().saturating_sub(off_ns);
-                let is_owed = shared.wake_ns.load(Acquire) != 0 || shared.asked.load(Acquire);
+                let has_deadlines = shared.wake_ns.load(Acquire) != 0;
+                let is_owed = has_deadlines || shared.asked.load(Acquire);
                 let is_drained = shared.drained.load(Acquire) || since_ns > DRAINING_NS;
-                if since_ns > LINGERING_NS + HUNG_NS {
+                let most_ns = if has_deadlines {
+                    STAYING_NS
+                } else {
+                    LINGERING_NS
+                };
+                if since_ns > most_ns.saturating_add(HUNG_NS) {
                     self.leave();
                 }
-                let leave = if since_ns > LINGERING_NS {
+                if since_ns > LINGERING_NS && has_deadlines && !stays {
+                    stays = true;
+                    self.stay();
+                }
+                let leave = if since_ns > most_ns {
                     Leave::Now
                 } else if is_drained && !is_owed {
                     Leave::Settled

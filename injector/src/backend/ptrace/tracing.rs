@@ -9,6 +9,7 @@ use std::time::Duration;
 use injector_common::{EventKind, RunState};
 
 use super::filters::Filters;
+use super::owed::{self, Deadline};
 use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
@@ -50,7 +51,7 @@ struct Tracee {
     /// Its seccomp filters are suspended until the call that is skipped is over.
     unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
-    deadline: Option<(u64, i64)>,
+    deadline: Option<Deadline>,
     /// The call that it was sent back to, and may not have entered yet.
     made_again: Option<MadeAgain>,
 }
@@ -86,6 +87,11 @@ pub(super) struct Tracing<'t> {
     has_begun: bool,
     /// A thread was asked to stop, or is in a call made again that has a time.
     is_owing: bool,
+    /// What another tracer owed to threads, which has gone for this one, and when it did.
+    taken_over: HashMap<u32, Deadline>,
+    taken_over_ns: u64,
+    /// What is owed by this one, as it was last told.
+    told: Vec<(u32, Deadline)>,
     proc: Proc,
     place: Place,
 }
@@ -99,6 +105,9 @@ impl<'t> Tracing<'t> {
             gate: Gate::default(),
             filters: Filters::default(),
             is_owing: true,
+            taken_over: HashMap::new(),
+            taken_over_ns: 0,
+            told: Vec::new(),
             has_begun: matches!(own.mode, Mode::Attach(_)),
             proc: Proc::default(),
             place: Place::of_this_thread(),
@@ -150,8 +159,16 @@ impl<'t> Tracing<'t> {
 
     fn attach_thread(&mut self, tgid: Tgid, tid: u32) -> Result<(), (u32, SysError)> {
         let sleep = Sleep::of(tid);
-        let attached = ptrace::seize(tid, self.own.options()).and_then(|()| ptrace::interrupt(tid));
-        match attached {
+        let mut seized = ptrace::seize(tid, self.own.options());
+        if seized.is_err()
+            && let Some(owed) = owed::take_over(&self.proc, tid)
+        {
+            self.taken_over.extend(owed);
+            self.taken_over_ns = monotonic_ns();
+            seized = ptrace::seize(tid, self.own.options());
+        }
+        let sleep = sleep.owing(self.taken_over.remove(&tid), self.taken_over_ns);
+        match seized.and_then(|()| ptrace::interrupt(tid)) {
             Ok(()) => {
                 self.add(tid, tgid.0).asked = Some(sleep);
                 Ok(())
@@ -226,6 +243,12 @@ impl<'t> Tracing<'t> {
             self.is_owing = wake_ns != 0 || is_asked;
         }
         if self.own.is_over() {
+            let owed = |(tid, tracee): (&u32, &Tracee)| tracee.deadline.map(|at| (*tid, at));
+            let owed: Vec<_> = self.tracees.iter().filter_map(owed).collect();
+            if owed != self.told {
+                self.own.owed.tell(&owed);
+                self.told = owed;
+            }
             // One whose filters are suspended is waited for: they would judge the call -1.
             let is_away =
                 |tracee: &Tracee| (tracee.released || tracee.inside) && !tracee.unfiltered;
