@@ -226,7 +226,7 @@ fn do_not_notice(program: &str, cycles: u64) {
 /// finject comes, which then knows when the wait is over.
 #[test]
 fn a_long_wait_takes_its_time_whoever_comes_and_goes() {
-    const SECONDS: u64 = 8;
+    const SECONDS: u32 = 8;
     assert!(!programs::PYTHON.is_empty(), "there is no python3");
     let script = format!(
         "import select, time; poll = select.epoll(); print('ready', flush=True); \
@@ -248,7 +248,7 @@ fn a_long_wait_takes_its_time_whoever_comes_and_goes() {
     let took: f64 = took["took ".len()..].parse().unwrap();
     // Begun anew it would take a quarter more at least, and half more the second time.
     assert!(
-        (SECONDS as f64..SECONDS as f64 * 1.2).contains(&took),
+        (f64::from(SECONDS)..f64::from(SECONDS) * 1.2).contains(&took),
         "{took}"
     );
     assert_eq!(child.wait(PATIENCE).code(), Some(0));
@@ -591,6 +591,56 @@ fn a_process_has_one_tracer() {
     }
     assert_eq!(session.stop().code(), Some(0));
     assert_eq!(victim.fails(), Some(false));
+}
+
+/// One of two targets cannot be traced; the other one's calls, which were stopped by then, are made again.
+#[test]
+fn a_refused_attach_disturbs_nobody() {
+    let traced = looping();
+    let session = attach(traced.pid(), "getppid=EPERM@1000000").start();
+    let (waiter, pid) = waiter(Command::new(programs::WAITER));
+    for _ in 0..20 {
+        let both = attach(pid, "fsync=EIO@3").pid(traced.pid());
+        let Err(ended) = both.try_start() else {
+            panic!("a second tracer attached");
+        };
+        assert_eq!(ended.code(), Some(69), "{ended}");
+        assert!(ended.err().contains("is traced already"), "{ended}");
+        sleep(Duration::from_millis(50));
+    }
+    waits_of(waiter, &["interrupted", "early", "other", "late"]);
+    assert_eq!(session.stop().code(), Some(0));
+}
+
+/// The time is up, and records wait for a reader: the first signal gives them up.
+#[test]
+fn a_signal_ends_the_wait_for_a_reader_of_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    // Somebody who could read, and does not.
+    let reader = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .unwrap();
+    let mut victim = Victim::of(programs::VICTIM, &["threads", "1", "2000", "getppid"]);
+    let mut finject = attach(victim.pid(), "getppid=EPERM")
+        .args(["--json", "--duration", "2s", "--events"])
+        .args([&fifo])
+        .begin();
+    eventually(PATIENCE, "it is traced", || threads(victim.pid()).1);
+    sleep(Duration::from_millis(500));
+    assert_eq!(victim.work().errors, 2000);
+    eventually(PATIENCE, "the time is up", || !threads(victim.pid()).1);
+    assert!(!finject.has_ended(), "it waits for the reader");
+    finject.signal(Signal::TERM);
+    let ended = finject.wait(Duration::from_secs(5));
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    let summary: serde_json::Value = serde_json::from_str(&ended.out()).unwrap();
+    assert!(summary["unwritten"].as_u64().unwrap() > 0, "{summary}");
+    drop(reader);
 }
 
 #[test]

@@ -189,16 +189,11 @@ fn a_shell_stops_it_and_lets_it_go_on() {
         ));
         let pid = child.expect_line(PATIENCE, |line| pid_of(line).is_some());
         let pid = pid_of(&pid).unwrap();
-        let is_stopped = || {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            // The second of one that is traced.
-            status.contains("State:\tT") || status.contains("State:\tt")
-        };
         for _ in 0..3 {
             child.press("\x1a");
-            eventually(PATIENCE, "it is stopped", is_stopped);
+            eventually(PATIENCE, "it is stopped", || is_stopped(pid));
             child.say("fg");
-            eventually(PATIENCE, "it goes on", || !is_stopped());
+            eventually(PATIENCE, "it goes on", || !is_stopped(pid));
         }
         child.say("word");
         child.expect_line(PATIENCE, |line| line.trim().ends_with("got-word"));
@@ -207,6 +202,39 @@ fn a_shell_stops_it_and_lets_it_go_on() {
         child.say("exit");
         assert_eq!(child.wait(PATIENCE).code(), Some(0), "{backend}");
     }
+}
+
+/// By its number, and not with its job: the command is stopped with it, and goes on with it.
+#[test]
+fn whoever_stops_finject_alone_lets_its_command_go_on_too() {
+    let mut terminal = Command::new("script");
+    terminal
+        .args([
+            "-qec",
+            "exec bash --norc --noprofile --noediting -i",
+            "/dev/null",
+        ])
+        .env_remove("FINJECT_RULES");
+    let mut child = Child::start(&mut terminal);
+    child.say(&format!(
+        "{} --quiet --backend notify --rule fsync=EIO -- \
+         sh -c 'echo pid=$$; while :; do sleep 0.1; done' &",
+        env!("CARGO_BIN_EXE_finject")
+    ));
+    let pid = child.expect_line(PATIENCE, |line| pid_of(line).is_some());
+    let pid = pid_of(&pid).unwrap();
+    child.say("kill -TSTP $!");
+    eventually(PATIENCE, "it is stopped", || is_stopped(pid));
+    child.say("kill -CONT $!");
+    eventually(PATIENCE, "it goes on", || !is_stopped(pid));
+    child.say("kill $!; wait; exit");
+    assert!(child.wait(PATIENCE).code().is_some());
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    // The second of one that is traced.
+    status.contains("State:\tT") || status.contains("State:\tt")
 }
 
 /// Behind a prompt, maybe; what the terminal echoes has no number.
