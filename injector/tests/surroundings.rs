@@ -169,19 +169,21 @@ fn what_is_typed_reaches_the_command_once() {
     }
 }
 
+/// A shell at a terminal of its own.
+fn interactive_shell() -> Child {
+    let shell = "exec bash --norc --noprofile --noediting -i";
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["-qec", shell, "/dev/null"])
+        .env_remove("FINJECT_RULES");
+    Child::start(&mut terminal)
+}
+
 /// Stopped and let go on by the shell that started it, as any job.
 #[test]
 fn a_shell_stops_it_and_lets_it_go_on() {
     for backend in ["notify", "ptrace"] {
-        let mut terminal = Command::new("script");
-        terminal
-            .args([
-                "-qec",
-                "exec bash --norc --noprofile --noediting -i",
-                "/dev/null",
-            ])
-            .env_remove("FINJECT_RULES");
-        let mut child = Child::start(&mut terminal);
+        let mut child = interactive_shell();
         child.say(&format!(
             "{} --quiet --backend {backend} --rule fsync=EIO -- \
              sh -c 'echo pid=$$; read word; echo got-$word; exit 5'",
@@ -207,15 +209,7 @@ fn a_shell_stops_it_and_lets_it_go_on() {
 /// By its number, and not with its job: the command is stopped with it, and goes on with it.
 #[test]
 fn whoever_stops_finject_alone_lets_its_command_go_on_too() {
-    let mut terminal = Command::new("script");
-    terminal
-        .args([
-            "-qec",
-            "exec bash --norc --noprofile --noediting -i",
-            "/dev/null",
-        ])
-        .env_remove("FINJECT_RULES");
-    let mut child = Child::start(&mut terminal);
+    let mut child = interactive_shell();
     child.say(&format!(
         "{} --quiet --backend notify --rule fsync=EIO -- \
          sh -c 'echo pid=$$; while :; do sleep 0.1; done' &",
