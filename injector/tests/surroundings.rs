@@ -4,7 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
-    ffi::OsStr, fs, os::unix::fs::MetadataExt as _, process::Command, thread::sleep, time::Duration,
+    ffi::OsStr, fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, thread::sleep,
+    time::Duration,
 };
 
 use finject_tests::{
@@ -218,15 +219,30 @@ fn whoever_stops_finject_alone_lets_its_command_go_on_too() {
     let pid = child.expect_line(PATIENCE, |line| pid_of(line).is_some());
     let pid = pid_of(&pid).unwrap();
     child.say("kill -TSTP $!");
-    eventually(PATIENCE, "it is stopped", || is_stopped(pid));
+    let finject = parent_of(pid);
+    eventually(PATIENCE, "both are stopped", || {
+        is_stopped(pid) && is_stopped(finject)
+    });
     child.say("kill -CONT $!");
     eventually(PATIENCE, "it goes on", || !is_stopped(pid));
-    child.say("kill $!; wait; exit");
-    assert!(child.wait(PATIENCE).code().is_some());
+    child.say("kill $!");
+    eventually(PATIENCE, "the command has ended", || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+    });
+}
+
+fn status_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let status = status_of(pid);
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent.unwrap().trim().parse().unwrap()
 }
 
 fn is_stopped(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let status = status_of(pid);
     // The second of one that is traced.
     status.contains("State:\tT") || status.contains("State:\tt")
 }
