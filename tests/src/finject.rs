@@ -10,7 +10,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{PipeReader, Read as _},
+    io::{BufRead as _, BufReader, PipeReader},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
@@ -19,7 +19,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -149,7 +149,7 @@ impl Finject {
             NEXT.fetch_add(1, Relaxed)
         );
         let events = std::env::temp_dir().join(name);
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
         fcntl_setfd(&writer, FdFlags::empty()).unwrap();
         self.command
             .args([
@@ -162,31 +162,33 @@ impl Finject {
         let child = Child::start(&mut self.command);
         drop(writer);
         let mut session = Session { child, events };
-        let is_ready = read_within(reader.try_clone().unwrap(), PATIENCE);
-        if is_ready.as_deref() == Some(b"ready\n".as_slice()) {
-            return Ok(session);
+        let line = first_line(reader);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let has_ended = session.child.has_ended();
+            match line.recv_timeout(Duration::from_millis(10)) {
+                Ok(line) if line == "ready\n" => return Ok(session),
+                Ok(line) => assert!(line.is_empty(), "{line:?}"),
+                Err(_) => {}
+            }
+            if has_ended {
+                return Err(session.child.wait(PATIENCE));
+            }
         }
-        assert!(
-            is_ready.is_some(),
-            "neither ready nor ended: {:?}",
-            session.child.stderr_now()
-        );
-        let mut rest = Vec::new();
-        reader.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty(), "{rest:?}");
-        Err(session.child.wait(PATIENCE))
+        panic!("neither ready nor ended: {:?}", session.child.stderr_now());
     }
 }
 
-/// What comes until the writers are gone, which has to be in time.
-fn read_within(mut reader: PipeReader, time: Duration) -> Option<Vec<u8>> {
+/// What is written first. The end of it is not waited for: whatever another test starts meanwhile may have
+/// inherited the end that is written.
+fn first_line(reader: PipeReader) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = reader.read_to_end(&mut bytes);
-        let _ = send.send(bytes);
+        let mut line = String::new();
+        let _ = BufReader::new(reader).read_line(&mut line);
+        let _ = send.send(line);
     });
-    receive.recv_timeout(time).ok()
+    receive
 }
 
 /// A finject whose faults are in force.

@@ -181,8 +181,8 @@ fn rows(page: &mut String) -> anyhow::Result<()> {
          a process that runs makes chosen calls stop, and a stop at entries alone (PTRACE_SYSEMU) has every call skipped; \
          so each call stops twice, at the entry its number is read (PTRACE_PEEKUSER, the shortest request), and each stop \
          is let go with PTRACE_SYSCALL.\n\
-         - where a rule fires, finject records each firing, and strace writes a line for it, to /dev/null; raw loops \
-         leave nothing.\n",
+         - where a rule fires, finject leaves a record of each firing in memory, which goes no further without \
+         `--events`, and strace writes a line for it, to /dev/null; raw loops leave nothing.\n",
         words(Fires::Never),
         tool::rule(aim(Fires::Always)),
         tool::strace_words(aim(Fires::Never)).join(" "),
