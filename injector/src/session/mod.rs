@@ -122,6 +122,8 @@ pub struct Session<'p> {
     rest: &'static [Choice],
     /// [`None`] before it runs: until then a signal simply ends finject.
     heard: Option<Heard>,
+    /// A signal has ended the rules already; it is not the one that gives records up.
+    ended_by_signal: bool,
     history: Writer,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
     offset_ns: u64,
@@ -156,6 +158,7 @@ impl<'p> Session<'p> {
             passed_over: Vec::new(),
             rest: &[],
             heard: None,
+            ended_by_signal: false,
             history: Writer::none(),
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
@@ -180,6 +183,7 @@ impl<'p> Session<'p> {
         // Also when attaching failed half-way; healing twice is harmless.
         let healed = self.backend.heal();
         let (hooks, ending, armed_ns) = result?;
+        self.ended_by_signal = matches!(ending, Ending::Signal(_));
         loop {
             self.hand_on_all()?;
             if self.take_events(observer) == 0 {
@@ -387,7 +391,7 @@ impl<'p> Session<'p> {
             let _ = self.backend.watch();
         }
         if let Some(Heard::Own(signals)) = &self.heard {
-            return signals.take();
+            return signals.take().filter(|_| !self.ended_by_signal);
         }
         self.forward(&mut |stop| stop())
     }
