@@ -138,7 +138,8 @@ fn script(job: &Job<'_>) -> Vec<u8> {
         script.extend_from_slice(b" >&2\nexit 127\n");
         return script;
     };
-    script.extend_from_slice(b"exec ");
+    // The shell that waits for it has it ignore what ends a command from a terminal.
+    script.extend_from_slice(b"exec /usr/bin/env --default-signal=INT,QUIT ");
     script.extend(quoted(found.as_os_str()));
     for word in job.command.iter().skip(1) {
         script.push(b' ');
