@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::sys::SysError;
 use crate::sys::process::{PollFd, has_ended, memory_file, pidfd_open, pidfd_signal, poll_fds};
+use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 
 /// What a tracer is called that stays for what it owes.
@@ -60,16 +61,25 @@ fn parse(text: &str) -> HashMap<u32, Deadline> {
     text.lines().filter_map(line).collect()
 }
 
-/// What a tracer says that it owes; [`None`] where it is no finject's.
-fn of(tracer: Tgid) -> Option<HashMap<u32, Deadline>> {
+/// The table in which a tracer says what it owes; [`None`] where it is no finject's.
+fn table_of(tracer: Tgid) -> Option<File> {
     let fds = std::fs::read_dir(format!("/proc/{}/fd", tracer.0)).ok()?;
     let mut fds = fds.flatten().map(|fd| fd.path());
     let table = fds.find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.as_os_str() == LINK))?;
-    Some(parse(&std::fs::read_to_string(table).ok()?))
+    File::open(table).ok()
 }
 
-/// Asks a thread's tracer to go, where it is one that only stays for what it owes; what that is.
-pub(super) fn take_over(proc: &Proc, tid: u32) -> Option<HashMap<u32, Deadline>> {
+/// What a tracer has left behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// What it owed, by thread id.
+    pub(super) owed: HashMap<u32, Deadline>,
+    /// When it was asked to go, `CLOCK_MONOTONIC` nanoseconds. Of what came later it did not tell.
+    pub(super) at_ns: u64,
+}
+
+/// Asks a thread's tracer to go, where it is one that only stays for what it owes; what it leaves.
+pub(super) fn take_over(proc: &Proc, tid: u32) -> Option<Left> {
     let tracer = proc.tracer_of(Tgid(tid))?;
     let is_leaving = || proc.process(tracer).is_some_and(|it| it.comm == LEAVING);
     if !is_leaving() {
@@ -80,10 +90,17 @@ pub(super) fn take_over(proc: &Proc, tid: u32) -> Option<HashMap<u32, Deadline>>
     if !is_leaving() {
         return None;
     }
-    let owed = of(tracer)?;
+    let table = table_of(tracer)?;
+    let at_ns = monotonic_ns();
     pidfd_signal(handle.as_fd(), libc::SIGTERM);
     let _ = poll_fds(&mut [PollFd::readable(handle.as_fd())], GOING_MS);
-    has_ended(handle.as_fd()).then_some(owed)
+    if !has_ended(handle.as_fd()) {
+        return None;
+    }
+    // Only now, since it goes on telling until it has ended.
+    let text = std::io::read_to_string(table).ok()?;
+    let owed = parse(&text);
+    Some(Left { owed, at_ns })
 }
 
 #[cfg(test)]
@@ -95,7 +112,8 @@ mod tests {
         let owed = Owed::new().unwrap();
         owed.tell(&[(7, (1_000_000_000_000, 0)), (8, (5, -11))]);
         owed.tell(&[(8, (6, -11))]);
-        let found = of(Tgid(std::process::id())).unwrap();
+        let table = table_of(Tgid(std::process::id())).unwrap();
+        let found = parse(&std::io::read_to_string(table).unwrap());
         assert_eq!(found, HashMap::from([(8, (6, -11))]));
     }
 
@@ -106,7 +124,7 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        assert_eq!(of(Tgid(other.id())), None);
+        assert!(table_of(Tgid(other.id())).is_none());
         other.kill().unwrap();
         other.wait().unwrap();
     }

@@ -27,7 +27,7 @@ const IGNORED_BY_DEFAULT: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINC
 pub(super) struct Sleep {
     /// Since when.
     since_ns: u64,
-    /// When that was looked up.
+    /// When that was looked at last.
     seen_ns: u64,
     /// How often it had gone to sleep by then.
     sleeps: Option<u64>,
@@ -53,6 +53,12 @@ fn field_ns(text: &str, name: &str) -> Option<u64> {
 
 fn last_ran_ns(path: &str) -> Option<u64> {
     field_ns(&std::fs::read_to_string(path).ok()?, "se.exec_start")
+}
+
+/// Whether a thread sleeps in a call (proc_pid_syscall(5)).
+fn is_in_call(tid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/syscall"));
+    text.is_ok_and(|text| text.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// How long a thread has slept. The scheduler's clocks of two processors differ, by what interrupts
@@ -85,10 +91,21 @@ impl Sleep {
         }
     }
 
-    /// The same of a thread that another tracer owed a deadline until `until_ns`: it is this sleep's where
-    /// that began before.
+    /// The same of a thread that is asked to stop right after this. One that woke meanwhile may be entering
+    /// its next call, which would then end before it sleeps and be taken for this one, whose time is over.
+    pub(super) fn still(self, tid: u32) -> Self {
+        let sleeps = self.sleeps.filter(|_| is_in_call(tid));
+        Self {
+            seen_ns: monotonic_ns(),
+            sleeps,
+            ..self
+        }
+    }
+
+    /// The same of a thread that another tracer owed a deadline, of which it told until `until_ns`: it is
+    /// this sleep's where that began before both.
     pub(super) fn owing(self, deadline: Option<Deadline>, until_ns: u64) -> Self {
-        let owed = deadline.filter(|_| self.since_ns <= until_ns);
+        let owed = deadline.filter(|(at, _)| self.since_ns < until_ns.min(*at));
         Self { owed, ..self }
     }
 
@@ -332,6 +349,20 @@ mod tests {
         assert_eq!(field_ns(text, "se.exec_start"), Some(12_345_678_901));
         assert_eq!(field_ns("", "se.exec_start"), None);
         assert_eq!(field_ns("se.exec_start : 12", "se.exec_start"), None);
+    }
+
+    #[test]
+    fn a_sleep_that_began_after_a_deadline_is_another() {
+        let sleep = Sleep::since(100);
+        for (at, until, is_its) in [
+            (200, 150, true),
+            (200, 100, false),
+            (100, 150, false),
+            (50, 150, false),
+        ] {
+            let owed = sleep.owing(Some((at, 0)), until).owed;
+            assert_eq!(owed.is_some(), is_its, "{at} {until}");
+        }
     }
 
     #[test]

@@ -87,9 +87,8 @@ pub(super) struct Tracing<'t> {
     has_begun: bool,
     /// A thread was asked to stop, or is in a call made again that has a time.
     is_owing: bool,
-    /// What another tracer owed to threads, which has gone for this one, and when it did.
-    taken_over: HashMap<u32, Deadline>,
-    taken_over_ns: u64,
+    /// What a tracer that has gone for this one owed to threads.
+    left: owed::Left,
     /// What is owed by this one, as it was last told.
     told: Vec<(u32, Deadline)>,
     proc: Proc,
@@ -105,8 +104,7 @@ impl<'t> Tracing<'t> {
             gate: Gate::default(),
             filters: Filters::default(),
             is_owing: true,
-            taken_over: HashMap::new(),
-            taken_over_ns: 0,
+            left: owed::Left::default(),
             told: Vec::new(),
             has_begun: matches!(own.mode, Mode::Attach(_)),
             proc: Proc::default(),
@@ -161,14 +159,19 @@ impl<'t> Tracing<'t> {
         let sleep = Sleep::of(tid);
         let mut seized = ptrace::seize(tid, self.own.options());
         if seized.is_err()
-            && let Some(owed) = owed::take_over(&self.proc, tid)
+            && let Some(left) = owed::take_over(&self.proc, tid)
         {
-            self.taken_over.extend(owed);
-            self.taken_over_ns = monotonic_ns();
+            self.left.at_ns = left.at_ns;
+            self.left.owed.extend(left.owed);
             seized = ptrace::seize(tid, self.own.options());
         }
-        let sleep = sleep.owing(self.taken_over.remove(&tid), self.taken_over_ns);
-        match seized.and_then(|()| ptrace::interrupt(tid)) {
+        let owed = self.left.owed.remove(&tid);
+        let mut sleep = sleep.owing(owed, self.left.at_ns);
+        let asked = seized.and_then(|()| {
+            sleep = sleep.still(tid);
+            ptrace::interrupt(tid)
+        });
+        match asked {
             Ok(()) => {
                 self.add(tid, tgid.0).asked = Some(sleep);
                 Ok(())
@@ -287,7 +290,7 @@ impl<'t> Tracing<'t> {
         for (tid, tracee) in &mut self.tracees {
             match tracee.deadline {
                 Some((at, _)) if at <= now && tracee.asked.is_none() => {
-                    tracee.asked = Some(Sleep::of(*tid));
+                    tracee.asked = Some(Sleep::of(*tid).still(*tid));
                     let _ = ptrace::interrupt(*tid);
                 }
                 Some((at, _)) if at > now && (next == 0 || at < next) => next = at,
