@@ -13,7 +13,7 @@ fn seconds(language: Language) -> u64 {
     let all = match language {
         // Its runtime sends itself signals.
         Language::Go => 120,
-        Language::Python | Language::Rust => 40,
+        Language::Python | Language::Rust => 10,
     };
     scaled(scaled(all)).max(2)
 }

@@ -63,7 +63,15 @@ pub(crate) struct Settings {
 struct Config {
     #[serde(default)]
     once: Vec<Once>,
+    soak: Vec<String>,
     time: Time,
+}
+
+/// Whether names, `TARGET::NAME` or `TARGET::` for the whole of it, have a test among them.
+fn has_test(names: &[String], test: &str) -> bool {
+    let is_it =
+        |name: &String| name == test || name.ends_with("::") && test.starts_with(name.as_str());
+    names.iter().any(is_it)
 }
 
 /// What is run on one of several kernels only.
@@ -85,11 +93,7 @@ impl Once {
     /// Whether a test is left out on a kernel, given those at hand.
     fn leaves_out(&self, test: &str, kernel: &str, kernels: &[TestKernel]) -> bool {
         let is_elsewhere = kernels.iter().any(|at_hand| at_hand.name == self.on);
-        let is_named =
-            |name: &String| name == test || name.ends_with("::") && test.starts_with(name.as_str());
-        is_elsewhere
-            && self.not_on.iter().any(|name| name == kernel)
-            && self.tests.iter().any(is_named)
+        is_elsewhere && self.not_on.iter().any(|name| name == kernel) && has_test(&self.tests, test)
     }
 }
 
@@ -141,6 +145,8 @@ pub(crate) struct Suite {
     kernels: Vec<TestKernel>,
     machines: Vec<Machine>,
     once: Vec<Once>,
+    /// What is run at full scale.
+    soak: Vec<String>,
     time: Time,
     scale: f64,
 }
@@ -164,6 +170,7 @@ impl Suite {
             kernels,
             machines: Vec::new(),
             once: config.once,
+            soak: config.soak,
             time: config.time,
             scale: settings.scale,
         };
@@ -172,13 +179,15 @@ impl Suite {
     }
 
     fn plan(&mut self, settings: &Settings, demands: &Demands) -> anyhow::Result<()> {
+        let is_whole = settings.scale >= 1.0;
+        let soak = self.soak.clone();
         let wanted = |name: &String| {
-            settings.only.is_empty() || settings.only.iter().any(|part| name.contains(part))
+            let is_named = settings.only.iter().any(|part| name.contains(part));
+            is_named || settings.only.is_empty() && (!is_whole || has_test(&soak, name))
         };
         let all: Vec<String> = self.names().filter(wanted).collect();
         for kernel in self.kernels.clone() {
             let is_named = !settings.only.is_empty();
-            let is_whole = settings.scale >= 1.0;
             let is_elsewhere = |test: &String| {
                 let mut once = self.once.iter().filter(|once| once.always || !is_whole);
                 once.any(|once| once.leaves_out(test, &kernel.name, &self.kernels))
@@ -188,16 +197,8 @@ impl Suite {
                 |test: &&String| is_named || demands.has(test, &kernel.name) || !is_elsewhere(test);
             let here: Vec<String> = all.iter().filter(here).cloned().collect();
             if here.len() < all.len() {
-                println!(
-                    "{}: {} tests are left to another kernel{}",
-                    kernel.name,
-                    all.len() - here.len(),
-                    if is_whole {
-                        ""
-                    } else {
-                        "; cargo xtask soak runs most of them here too"
-                    },
-                );
+                let left = all.len() - here.len();
+                println!("{}: {left} tests are left to another kernel", kernel.name);
             }
             self.add(kernel.clone(), String::new(), None, &here)?;
             if let Some(object) = &settings.fresh_object {
