@@ -12,6 +12,7 @@ use injector_common::limits::{LEASE_NS, RENEW_NS};
 
 use crate::backend::Leased;
 use crate::sys::SysError;
+use crate::sys::process::run_first;
 use crate::sys::time::monotonic_ns;
 
 /// How long the main loop may take for one turn (a slow terminal, a slow disk under `--events`)
@@ -44,6 +45,9 @@ impl Heartbeat {
         shared.last_turn_ns.store(monotonic_ns(), Relaxed);
         let state = Arc::clone(&shared);
         let beating = move || {
+            // However much there is to do: a lease that lapses ends all faults. Without the privilege it has
+            // its turn as others.
+            let _ = run_first();
             while !state.ended.load(Acquire) && beat(&*leased, &state, monotonic_ns) {
                 std::thread::park_timeout(Duration::from_nanos(RENEW_NS));
             }

@@ -249,6 +249,15 @@ pub fn real_uid() -> u32 {
     unsafe { libc::getuid() }
 }
 
+/// Has this thread run before all others that are no real-time threads, as far as the user may (sched(7)); whether
+/// that was so. For one that seldom runs, and whose delay would cost much.
+pub fn run_first() -> bool {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: a parameter of ours; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const lowest) == 0 }
+}
+
 /// One descriptor to poll(2).
 #[repr(transparent)]
 pub struct PollFd(libc::pollfd);
