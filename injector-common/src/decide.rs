@@ -64,7 +64,7 @@ pub fn advance(rule: &WireRule, decided: bool, word: u64) -> (Outcome, u64) {
     if rule.max != 0 && fired >= u64::from(rule.max) {
         return (Outcome::Exhausted, word);
     }
-    let step = rule.step_at(position);
+    let step = &rule.steps[rule.step_at(position)];
     if decided && step.actions & ACT_DECIDES != 0 {
         return (Outcome::Shadowed, word);
     }
@@ -132,6 +132,8 @@ pub enum Decision<'rule> {
         count: u64,
         /// What happens.
         step: &'rule WireStep,
+        /// The step's index in the chain.
+        index: usize,
     },
 }
 
@@ -159,7 +161,11 @@ pub fn decide<'rule, C: Counter>(
         } else if call.decided && step.actions & ACT_DECIDES != 0 {
             Decision::Shadowed { count }
         } else {
-            Decision::Fire { count, step }
+            Decision::Fire {
+                count,
+                step,
+                index: 0,
+            }
         };
     }
     match counter.move_chain(rule, call.decided) {
@@ -167,9 +173,13 @@ pub fn decide<'rule, C: Counter>(
         Some((Outcome::Off, _)) => Decision::Off { count },
         Some((Outcome::Exhausted, _)) => Decision::Exhausted { count },
         Some((Outcome::Shadowed, _)) => Decision::Shadowed { count },
-        Some((Outcome::Fire, word)) => Decision::Fire {
-            count,
-            step: rule.step_at(word >> 32),
-        },
+        Some((Outcome::Fire, word)) => {
+            let index = rule.step_at(word >> 32);
+            Decision::Fire {
+                count,
+                step: &rule.steps[index],
+                index,
+            }
+        }
     }
 }

@@ -55,10 +55,18 @@ pub struct Event {
     pub args: [u64; 6],
     /// The `ACT_*` bits that were carried out.
     pub actions: u32,
-    /// The signal that was sent.
+    /// The signal that was sent, with `ACT_SIGNAL`.
     pub signal: u32,
-    /// What the caller saw, with `ACT_RESULT`.
+    /// What the caller saw, with `ACT_RESULT` or `ACT_AFTER_RESULT`.
     pub value: i64,
+    /// How long the thread waited before its call, nanoseconds.
+    pub delay_ns: u64,
+    /// How long it waited after its call, nanoseconds.
+    pub after_delay_ns: u64,
+    /// The signal that was sent after the call, with `ACT_AFTER_SIGNAL`.
+    pub after_signal: u32,
+    /// Room that keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Event>() == 128);
+const _: () = assert!(size_of::<Event>() == 152);

@@ -8,6 +8,7 @@ pub mod args;
 pub mod decide;
 pub mod event;
 pub mod limits;
+pub mod mark;
 pub mod random;
 pub mod rule;
 pub mod shared;
@@ -16,5 +17,8 @@ pub mod trigger;
 pub use args::{ArgKinds, WireTest, all_hold};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
-pub use rule::{Scope, WireRule, WireStep};
-pub use shared::{Control, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Target};
+pub use mark::{Mark, MarkState, MarkedFiring};
+pub use rule::{Scope, WireRule, WireStep, WireWait};
+pub use shared::{
+    Control, Release, Released, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Target,
+};

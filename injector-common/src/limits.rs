@@ -26,7 +26,7 @@ pub const MAX_TARGETS: u32 = 16_384;
 /// The table is made this large only when a rule asks for such a scope.
 pub const MAX_SCOPES: u32 = 65_536;
 
-/// Bytes of the ring buffer of events: 8192 records of 128 bytes and their headers. It has to
+/// Bytes of the ring buffer of events: 13,107 records of 152 bytes and their headers of 8. It has to
 /// bridge the time in which finject is not scheduled; what does not fit is counted as dropped.
 pub const RING_BYTES: u32 = 2 << 20;
 
@@ -45,6 +45,13 @@ pub const MAX_RETRIES: u32 = 1024;
 /// Calls that a chain's steps may span together, and firings of `max:`. Position and firings share
 /// one 64-bit word, so that both change in one compare-and-exchange.
 pub const MAX_POSITION: u32 = u32::MAX - 1;
+
+/// Threads that can be on their way to the tracer, or wait there, at once; two whose ids differ by a multiple
+/// of it share a mark, of which the second goes without. 1.5 MB.
+pub const MARKS: usize = 4096;
+
+/// Rules that can fire on one call that is handed to the tracer.
+pub const MAX_MARKED: usize = 8;
 
 /// Process ids lie below this (`PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels): the
 /// set of targets has one bit for each, 512 KiB in all.

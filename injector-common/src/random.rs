@@ -13,6 +13,8 @@ pub enum Purpose {
     Delay = 2,
     /// Which bits are flipped.
     Corrupt = 3,
+    /// How long a delay after the call lasts.
+    AfterDelay = 4,
 }
 
 /// One probability in steps of 0.0001 %: 1 000 000 is always.
@@ -40,4 +42,26 @@ pub const fn hash(seed: u64, key: u64, ordinal: u64, count: u64, purpose: Purpos
 #[inline(always)]
 pub const fn chance(hash: u64, probability: u32) -> bool {
     ((hash >> 32) * CERTAIN as u64) >> 32 < probability as u64
+}
+
+/// The number between `min` and `max`, both included, that a choice with this hash comes out with: each as
+/// likely as the others, but for one part in 2^64 of their number.
+#[inline(always)]
+pub const fn within(hash: u64, min: u64, max: u64) -> u64 {
+    let others = max.saturating_sub(min);
+    match others.checked_add(1) {
+        Some(number) => min + high(hash, number),
+        None => hash,
+    }
+}
+
+/// The upper half of a product. The kernel program has no numbers of 128 bits.
+#[inline(always)]
+const fn high(a: u64, b: u64) -> u64 {
+    const HALF: u64 = 0xffff_ffff;
+    let (a_high, a_low) = (a >> 32, a & HALF);
+    let (b_high, b_low) = (b >> 32, b & HALF);
+    let middle = a_high * b_low + ((a_low * b_low) >> 32);
+    let other = a_low * b_high + (middle & HALF);
+    a_high * b_high + (middle >> 32) + (other >> 32)
 }

@@ -22,10 +22,52 @@ pub const ACT_RESULT: u32 = 1;
 pub const ACT_KILL: u32 = 1 << 1;
 /// The calling thread gets [`WireStep::signal`].
 pub const ACT_SIGNAL: u32 = 1 << 2;
+/// The calling thread waits, as [`WireStep::wait`] says.
+pub const ACT_DELAY: u32 = 1 << 3;
+/// The calling thread waits until it is released, at most as long as [`WireStep::wait`] says.
+pub const ACT_HOLD: u32 = 1 << 4;
+/// A success is replaced by [`WireStep::value`].
+pub const ACT_AFTER_RESULT: u32 = 1 << 8;
+/// The process gets SIGKILL once the call has run.
+pub const ACT_AFTER_KILL: u32 = 1 << 9;
+/// The calling thread gets [`WireStep::after_signal`] once the call has run.
+pub const ACT_AFTER_SIGNAL: u32 = 1 << 10;
+/// As [`ACT_DELAY`], once the call has run; see [`WireStep::after_wait`].
+pub const ACT_AFTER_DELAY: u32 = 1 << 11;
+/// As [`ACT_HOLD`], once the call has run; see [`WireStep::after_wait`].
+pub const ACT_AFTER_HOLD: u32 = 1 << 12;
 
 /// The actions that decide what the caller gets. Of the rules that fire on one call, the first with
 /// one of these wins.
-pub const ACT_DECIDES: u32 = ACT_RESULT | ACT_KILL;
+pub const ACT_DECIDES: u32 = ACT_RESULT | ACT_KILL | ACT_AFTER_RESULT | ACT_AFTER_KILL;
+/// The actions for which the call does not run.
+pub const ACT_REPLACES: u32 = ACT_RESULT | ACT_KILL;
+/// The actions for which a thread waits before its call.
+pub const ACT_WAITS: u32 = ACT_DELAY | ACT_HOLD;
+/// The actions for which a thread waits after its call.
+pub const ACT_AFTER_WAITS: u32 = ACT_AFTER_DELAY | ACT_AFTER_HOLD;
+/// The actions for which a thread has to be held, that no program in the kernel can carry out.
+pub const ACT_HELD: u32 = ACT_WAITS | ACT_AFTER;
+/// The actions that come once the call has run.
+pub const ACT_AFTER: u32 = ACT_AFTER_RESULT | ACT_AFTER_KILL | ACT_AFTER_SIGNAL | ACT_AFTER_WAITS;
+
+/// How long a thread waits, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WireWait {
+    /// At least.
+    pub min_ns: u64,
+    /// At most. Between the two, the seed says.
+    pub max_ns: u64,
+}
+
+impl WireWait {
+    /// No wait.
+    pub const NONE: Self = Self {
+        min_ns: 0,
+        max_ns: 0,
+    };
+}
 
 /// One step of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +75,21 @@ pub const ACT_DECIDES: u32 = ACT_RESULT | ACT_KILL;
 pub struct WireStep {
     /// The chain position before which the step ends, at most [`WireStep::FOREVER`], which is never.
     pub until: u64,
-    /// What the caller gets, with [`ACT_RESULT`]: `-errno`, or a value from 0 up.
+    /// What the caller gets, with [`ACT_RESULT`] or [`ACT_AFTER_RESULT`]: `-errno`, or a value from 0
+    /// up.
     pub value: i64,
+    /// The wait before the call, with [`ACT_DELAY`] or [`ACT_HOLD`].
+    pub wait: WireWait,
+    /// The wait after the call, with [`ACT_AFTER_DELAY`] or [`ACT_AFTER_HOLD`].
+    pub after_wait: WireWait,
     /// The `ACT_*` bits; 0 is `off`.
     pub actions: u32,
     /// The signal's number, with [`ACT_SIGNAL`].
     pub signal: u32,
+    /// The signal's number, with [`ACT_AFTER_SIGNAL`].
+    pub after_signal: u32,
+    /// Room that keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 impl WireStep {
@@ -48,8 +99,12 @@ impl WireStep {
     pub const OFF: Self = Self {
         until: Self::FOREVER,
         value: 0,
+        wait: WireWait::NONE,
+        after_wait: WireWait::NONE,
         actions: 0,
         signal: 0,
+        after_signal: 0,
+        reserved: 0,
     };
 }
 
@@ -107,6 +162,11 @@ impl WireRule {
         self.max != 0 || self.steps_len > 1 || self.steps[0].until != WireStep::FOREVER
     }
 
+    /// Whether some step has a thread held.
+    pub fn has_holds(&self) -> bool {
+        self.steps.iter().any(|step| step.actions & ACT_HELD != 0)
+    }
+
     /// Whether the call's arguments are looked at.
     #[inline(always)]
     pub const fn has_tests(&self) -> bool {
@@ -119,19 +179,19 @@ impl WireRule {
         self.start_ns != 0 || self.end_ns != u64::MAX
     }
 
-    /// The step in force at a chain position (below 2^32): the first that has not ended. Counted
+    /// The index of the step in force at a chain position (below 2^32): the first that has not ended. Counted
     /// without a branch, since each branch would double the paths that the verifier walks.
     #[inline(always)]
-    pub fn step_at(&self, position: u64) -> &WireStep {
+    pub fn step_at(&self, position: u64) -> usize {
         let mut going_on = 0;
         for step in &self.steps {
             going_on += (position.wrapping_sub(step.until) >> 63) as usize;
         }
         // The last step in use never ends, nor do those behind it: at least one is going on.
-        &self.steps[MAX_STEPS.wrapping_sub(going_on) & (MAX_STEPS - 1)]
+        MAX_STEPS.wrapping_sub(going_on) & (MAX_STEPS - 1)
     }
 }
 
 const _: () = assert!(MAX_STEPS.is_power_of_two());
-const _: () = assert!(size_of::<WireStep>() == 24);
-const _: () = assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 24 * MAX_STEPS);
+const _: () = assert!(size_of::<WireStep>() == 64);
+const _: () = assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 64 * MAX_STEPS);

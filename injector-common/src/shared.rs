@@ -2,7 +2,8 @@
 //! steady state no system call is needed on either side.
 
 use crate::args::ArgKinds;
-use crate::limits::{ABIS, MAX_NR, MAX_RULES, PID_LIMIT};
+use crate::limits::{ABIS, MARKS, MAX_NR, MAX_RULES, PID_LIMIT};
+use crate::mark::Mark;
 use crate::rule::WireRule;
 
 /// Whether the program acts. Stored in [`Control::state`].
@@ -27,8 +28,8 @@ pub struct Control {
     pub lapsed: u32,
     /// `CLOCK_MONOTONIC` until which the program may inject, nanoseconds.
     pub lease_ns: u64,
-    /// `CLOCK_MONOTONIC` of arming, nanoseconds.
-    pub armed_ns: u64,
+    /// A bit for each rule in force; 0 unless `state` is `Armed`.
+    pub armed: u64,
     /// Children that could not become targets because the table was full.
     pub targets_lost: u64,
     /// Records other than firings that found no room in the ring buffer.
@@ -39,9 +40,54 @@ pub struct Control {
     pub targets_exited: u64,
     /// The command that finject launches, which is a target from its exec on; 0 for none.
     pub launched: u64,
+    /// Rules that are being put in force, a bit each: whoever sets a bit does it.
+    pub arming: u64,
 }
 
-/// One rule's counter and tallies. Its own two cache lines, so that rules do not slow each other.
+/// What finject asks of whoever holds threads: that some are let go. One request at a time.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Release {
+    /// How many requests there were; written by finject, behind the rest of this one.
+    pub asked: u64,
+    /// How many of them are done; written by whoever holds threads, behind what came of it.
+    pub done: u64,
+    /// The rules whose threads are meant, a bit each.
+    pub rules: u64,
+    /// At most so many threads, those first that have waited longest.
+    pub most: u64,
+    /// A [`Released`] as its number.
+    pub with: u64,
+    /// What the calls give, with [`Released::Result`].
+    pub value: i64,
+    /// How many threads were let go.
+    pub number: u64,
+}
+
+/// What the call of a thread that is let go comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Released {
+    /// What the rest of the rule's step says.
+    Rest = 0,
+    /// It runs, as if the rule had not fired.
+    Run = 1,
+    /// It does not run, and gives [`Release::value`].
+    Result = 2,
+}
+
+impl Released {
+    /// The meaning of a number; that of the first for one that has none.
+    pub const fn from_wire(number: u64) -> Self {
+        match number {
+            1 => Self::Run,
+            2 => Self::Result,
+            _ => Self::Rest,
+        }
+    }
+}
+
+/// One rule's counter and tallies. Cache lines of its own, so that rules do not slow each other.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct RuleCell {
@@ -57,7 +103,7 @@ pub struct RuleCell {
     pub dropped: u64,
     /// Results that lost against an earlier rule's.
     pub shadowed: u64,
-    /// Firings that could not be carried out: the signal could not be sent.
+    /// Firings of which a part could not be carried out: a signal could not be sent, say.
     pub lost: u64,
     /// Calls that lost every race for the chain's position, and passed.
     pub contended: u64,
@@ -67,10 +113,20 @@ pub struct RuleCell {
     pub scopes: u64,
     /// Calls that the rule names, and whose arguments it is not about.
     pub excluded: u64,
+    /// Firings whose result, meant for a success, met a call that failed by itself.
+    pub moot: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds; 0 before it.
     pub first_ns: u64,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
     pub last_ns: u64,
+    /// `CLOCK_MONOTONIC` of arming, nanoseconds: counts begin at 1 from there, and the counters of
+    /// processes and threads are others.
+    pub armed_ns: u64,
+    /// Threads that wait now, since the rule says so.
+    pub waiting: u64,
+    /// Firings since the rule was armed: of one that waits from the beginning of its wait on, of another one
+    /// once it was carried out.
+    pub hits: u64,
 }
 
 /// The whole of the mapped memory. One map, so that the program reaches all of it by constant
@@ -80,8 +136,8 @@ pub struct RuleCell {
 pub struct Shared {
     /// Both sides' switches.
     pub control: Control,
-    /// Room that puts the first cell on a 128-byte boundary.
-    pub reserved: [u64; 8],
+    /// Of threads that wait.
+    pub release: Release,
     /// One cell a rule, by the rule's index in the plan.
     pub cells: [RuleCell; MAX_RULES],
     /// The rules, by index. Written before anything is attached.
@@ -94,6 +150,8 @@ pub struct Shared {
     pub kinds: [ArgKinds; (ABIS * MAX_NR) as usize],
     /// One bit a process id: is it a target?
     pub targets: [u64; PID_LIMIT as usize / 64],
+    /// Calls that are handed to the tracer, by [`crate::mark::mark_of`] their threads.
+    pub marks: [Mark; MARKS],
     /// One bit a process id: is it between an exec and its program's first call? Set and cleared by
     /// the program alone.
     pub beginning: [u64; PID_LIMIT as usize / 64],
@@ -120,6 +178,8 @@ pub struct ScopeKey {
     pub id: u32,
     /// The process's or thread's start, nanoseconds since boot.
     pub start_ns: u64,
+    /// When the rule was armed, [`RuleCell::armed_ns`].
+    pub armed_ns: u64,
 }
 
 /// The counter of one process or thread.
@@ -134,8 +194,8 @@ pub struct ScopeCell {
     pub ordinal: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 64);
-const _: () = assert!(size_of::<RuleCell>() == 128);
+const _: () = assert!(size_of::<Control>() == 72);
+const _: () = assert!(size_of::<RuleCell>() == 256);
 const _: () = assert!(core::mem::offset_of!(Shared, cells) == 128);
 
 /// The error that finject's own test calls get while hooks are in place: within the range of

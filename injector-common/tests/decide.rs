@@ -9,8 +9,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use injector_common::limits::{MAX_POSITION, MAX_RETRIES, MAX_STEPS, PID_LIMIT, RING_BYTES};
-use injector_common::random::{CERTAIN, Purpose, chance, hash};
-use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::random::{CERTAIN, Purpose, chance, hash, within};
+use injector_common::rule::{
+    ACT_AFTER, ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
+    ACT_AFTER_WAITS, ACT_DECIDES, ACT_DELAY, ACT_HELD, ACT_HOLD, ACT_KILL, ACT_REPLACES,
+    ACT_RESULT, ACT_SIGNAL, ACT_WAITS,
+};
 use injector_common::{
     Call, Counter, Decision, EventKind, Outcome, WireRule, WireStep, advance, decide,
 };
@@ -45,7 +49,7 @@ const FIRE: WireStep = WireStep {
     until: WireStep::FOREVER,
     value: -5,
     actions: ACT_RESULT,
-    signal: 0,
+    ..WireStep::OFF
 };
 
 fn always() -> WireRule {
@@ -196,7 +200,7 @@ fn the_last_step_of_a_full_chain_holds_for_ever() {
     }
     rule.steps[MAX_STEPS - 1] = FIRE;
     assert_eq!(fires(&rule, MAX_STEPS as u64 + 2), [16, 17, 18]);
-    assert_eq!(rule.step_at(u64::from(MAX_POSITION)), &FIRE);
+    assert_eq!(rule.steps[rule.step_at(u64::from(MAX_POSITION))], FIRE);
 }
 
 #[test]
@@ -342,9 +346,28 @@ fn kinds_of_records_are_known_by_their_numbers() {
 #[test]
 fn numbers_on_the_wire_are_these() {
     assert_eq!(
-        (ACT_RESULT, ACT_KILL, ACT_SIGNAL, ACT_DECIDES),
-        (1, 2, 4, 3)
+        (ACT_RESULT, ACT_KILL, ACT_SIGNAL, ACT_DELAY, ACT_HOLD),
+        (1, 2, 4, 8, 16)
     );
+    let after = [
+        ACT_AFTER_RESULT,
+        ACT_AFTER_KILL,
+        ACT_AFTER_SIGNAL,
+        ACT_AFTER_DELAY,
+        ACT_AFTER_HOLD,
+    ];
+    assert_eq!(after, [256, 512, 1024, 2048, 4096]);
+    assert_eq!(
+        (
+            ACT_DECIDES,
+            ACT_REPLACES,
+            ACT_WAITS,
+            ACT_AFTER_WAITS,
+            ACT_AFTER
+        ),
+        (0x303, 3, 24, 0x1800, 0x1f00)
+    );
+    assert_eq!(ACT_HELD, ACT_WAITS | ACT_AFTER);
     assert_eq!(MAX_POSITION, 0xffff_fffe);
     assert_eq!(RING_BYTES, 2_097_152);
     assert_eq!(PID_LIMIT, 4_194_304);
@@ -352,11 +375,17 @@ fn numbers_on_the_wire_are_these() {
     let calls = core::mem::offset_of!(injector_common::Shared, calls);
     let kinds = core::mem::offset_of!(injector_common::Shared, kinds);
     let targets = core::mem::offset_of!(injector_common::Shared, targets);
+    let marks = core::mem::offset_of!(injector_common::Shared, marks);
     let beginning = core::mem::offset_of!(injector_common::Shared, beginning);
+    assert_eq!(
+        beginning - marks,
+        4096 * 360,
+        "a mark for each of 4096 threads"
+    );
     assert_eq!(kinds - calls, 8 * 1024, "two ABIs of 512 numbers");
     assert_eq!(targets - kinds, 4 * 1024, "the same, four bytes each");
     for bits in [
-        beginning - targets,
+        marks - targets,
         size_of::<injector_common::Shared>() - beginning,
     ] {
         assert_eq!(bits, 4_194_304 / 8, "a bit a process id");
@@ -373,5 +402,36 @@ fn choices_are_those_of_the_first_version() {
     );
     assert!(chance(0, 1) && !chance(u64::MAX, CERTAIN - 1));
 }
+
+/// The upper half of a product of 128 bits, by which the kernel program has to do without.
+#[test]
+fn lengths_lie_within_their_bounds_each_as_likely() {
+    for (hash, min, max, expected) in [
+        (0, 7, 7, 7),
+        (u64::MAX, 7, 7, 7),
+        (0, 10, 19, 10),
+        (u64::MAX, 10, 19, 19),
+        (1 << 63, 10, 19, 15),
+        (u64::MAX / 10 + 1, 10, 19, 11),
+        (5, 0, u64::MAX, 5),
+        (u64::MAX, 1, u64::MAX, u64::MAX),
+        (
+            0xdead_beef_cafe_f00d,
+            0,
+            0x0123_4567_89ab_cdee,
+            0x00fd_5bde_eeb2_a05a,
+        ),
+    ] {
+        assert_eq!(within(hash, min, max), expected, "{hash:#x} {min} {max}");
+        let number = u128::from(max - min) + 1;
+        let long = u128::from(min) + ((u128::from(hash) * number) >> 64);
+        assert_eq!(
+            u128::from(within(hash, min, max)),
+            long,
+            "{hash:#x} {min} {max}"
+        );
+    }
+}
+
 const FIRST: u64 = 16_321_491_304_643_971_414;
 const SECOND: u64 = 5_561_169_548_734_957_463;

@@ -154,7 +154,7 @@ fn outcome(decision: &Decision<'_>) -> (u64, Did) {
         Decision::Exhausted { count } => (*count, Did::Exhausted),
         Decision::Shadowed { count } => (*count, Did::Shadowed),
         Decision::Contended { .. } => panic!("one thread cannot be in its own way"),
-        Decision::Fire { count, step } => (*count, Did::Fired(step.actions)),
+        Decision::Fire { count, step, .. } => (*count, Did::Fired(step.actions)),
     }
 }
 

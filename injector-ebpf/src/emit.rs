@@ -47,6 +47,10 @@ pub fn emit(
         (*event).tid = pid_tgid as u32;
         (*event).comm = comm;
         (*event).value = value;
+        (*event).delay_ns = 0;
+        (*event).after_delay_ns = 0;
+        (*event).after_signal = 0;
+        (*event).reserved = 0;
         match firing {
             Some(firing) => {
                 (*event).rule = firing.rule;

@@ -65,6 +65,35 @@ impl Task {
         }
     }
 
+    /// Whether somebody traces the thread.
+    #[inline(always)]
+    pub fn is_traced(self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            core::ptr::read_volatile(self.0.add(maps::off_ptrace() as usize).cast::<u32>()) != 0
+        }
+    }
+
+    /// The bit of a signal, from 1, in a set at an offset.
+    #[inline(always)]
+    fn has_signal(self, offset: u32, signal: u32) -> bool {
+        // SAFETY: as above; a set of signals is one word.
+        let set = unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<u64>()) };
+        set >> (signal - 1) & 1 != 0
+    }
+
+    /// Whether the thread has a signal blocked. Only it changes that.
+    #[inline(always)]
+    pub fn blocks(self, signal: u32) -> bool {
+        self.has_signal(maps::off_blocked(), signal)
+    }
+
+    /// Whether a signal is pending for the thread alone.
+    #[inline(always)]
+    pub fn has_pending(self, signal: u32) -> bool {
+        self.has_signal(maps::off_pending(), signal)
+    }
+
     /// The registers with which the task entered the kernel.
     #[inline(always)]
     pub fn regs(self) -> Regs {
@@ -85,6 +114,7 @@ const SI: usize = 13;
 const DI: usize = 14;
 const ORIG_AX: usize = 15;
 const IP: usize = 16;
+const SP: usize = 19;
 
 impl Regs {
     #[inline(always)]
@@ -103,6 +133,12 @@ impl Regs {
     #[inline(always)]
     pub fn instruction(self) -> u64 {
         self.word(IP)
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn stack(self) -> u64 {
+        self.word(SP)
     }
 
     /// Whether this is one of finject's own test calls: all ones in the first argument, the mark in

@@ -16,5 +16,6 @@ pub mod atomic;
 pub mod emit;
 pub mod facts;
 pub mod gate;
+pub mod hand;
 pub mod maps;
 pub mod target;

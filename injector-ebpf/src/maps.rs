@@ -97,12 +97,11 @@ pub fn beginning_word(tgid: u32) -> *mut u64 {
     word_of(unsafe { &raw mut (*direct()).beginning }, tgid)
 }
 
-/// Whether the rules are in force.
+/// The rules in force, a bit each.
 #[inline(always)]
-pub fn is_armed() -> bool {
+pub fn armed() -> u64 {
     // SAFETY: the mapped memory; volatile, since finject changes it.
-    let state = unsafe { core::ptr::read_volatile(&raw const (*direct()).control.state) };
-    state == injector_common::RunState::Armed as u32
+    unsafe { core::ptr::read_volatile(&raw const (*direct()).control.armed) }
 }
 
 /// The rules that name a call, a bit each; none for a number beyond the limit.
@@ -165,6 +164,8 @@ constants! {
     has_scopes HAS_SCOPES: u32;
     /// 1 when calls before a program's own entry point do not count.
     gated GATED: u32;
+    /// 1 when some rule has a thread held.
+    has_holds HAS_HOLDS: u32;
     /// 1 when some rule looks at arguments.
     has_tests HAS_TESTS: u32;
     /// The process id of finject's own caller of test calls; 0 for none.
@@ -189,6 +190,12 @@ constants! {
     off_start_stack OFF_START_STACK: u32;
     /// Byte offset of `vm_area_struct.vm_file`.
     off_vm_file OFF_VM_FILE: u32;
+    /// Byte offset of `task_struct.ptrace`.
+    off_ptrace OFF_PTRACE: u32;
+    /// Byte offset of `task_struct.blocked`.
+    off_blocked OFF_BLOCKED: u32;
+    /// Byte offset of `task_struct.pending.signal`.
+    off_pending OFF_PENDING: u32;
     /// Byte offset of `signal_struct.live`.
     off_live OFF_LIVE: u32;
     /// Byte offset of `signal_struct.group_exit_code`.

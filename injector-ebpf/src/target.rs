@@ -75,12 +75,14 @@ extern "C" fn drop_counter(index: u32, leaving: *mut Leaving) -> i64 {
     // SAFETY: the helper passes what `drop_counters` gave it; the mapped memory.
     unsafe {
         let index = index as usize & (MAX_RULES - 1);
-        let scope = core::ptr::read_volatile(&raw const (*maps::shared()).rules[index].scope);
+        let shared = maps::shared();
+        let scope = core::ptr::read_volatile(&raw const (*shared).rules[index].scope);
         if scope == (*leaving).scope {
             let key = ScopeKey {
                 rule: index as u32,
                 id: (*leaving).id,
                 start_ns: (*leaving).start_ns,
+                armed_ns: core::ptr::read_volatile(&raw const (*shared).cells[index].armed_ns),
             };
             let _ = SCOPES.remove(key);
         }

@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod cli;
+pub mod control;
 pub mod history;
 pub mod plan;
 pub mod rule;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::rule::{ResolvedRule, RuleName};
+use crate::rule::ResolvedRule;
 use crate::syscall::CallId;
 use crate::target::launch::Launch;
 use crate::target::process::Process;
@@ -34,13 +34,34 @@ impl Targets {
     }
 }
 
+/// When a rule is in force, and which rules its firing puts in force and out of it: a bit each, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arming {
+    /// From the start.
+    pub armed: bool,
+    /// Those that its firing arms, for calls entered after it.
+    pub arms: u64,
+    /// Those that its firing disarms.
+    pub disarms: u64,
+}
+
+impl Default for Arming {
+    fn default() -> Self {
+        Self {
+            armed: true,
+            arms: 0,
+            disarms: 0,
+        }
+    }
+}
+
 /// What a session carries out.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The rules, in order: of several results on one call the first wins.
     pub rules: Vec<ResolvedRule>,
-    /// Rules that wait to be armed, or that arm or disarm others.
-    pub arming: Vec<RuleName>,
+    /// Of each rule, when it is in force; as [`Arming::default`] for those behind the last.
+    pub arming: Vec<Arming>,
     /// Whose calls they are on.
     pub targets: Targets,
     /// The seed of all random choices.
@@ -56,6 +77,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// When a rule is in force.
+    pub fn arming_of(&self, rule: usize) -> Arming {
+        self.arming.get(rule).copied().unwrap_or_default()
+    }
+
+    /// The rules that are in force from the start, a bit each.
+    pub fn armed(&self) -> u64 {
+        let armed = (0..self.rules.len().min(64)).filter(|rule| self.arming_of(*rule).armed);
+        armed.fold(0, |rules, rule| rules | 1 << rule)
+    }
+
     /// Every call that some rule names, each once.
     pub fn calls(&self) -> std::collections::BTreeSet<CallId> {
         self.rules
@@ -64,15 +96,26 @@ impl Plan {
             .collect()
     }
 
+    /// The names of rules, a bit each.
+    fn names_of(&self, rules: u64) -> Vec<String> {
+        let named = self.rules.iter().take(64).enumerate();
+        let named = named.filter(|(rule, _)| rules >> rule & 1 != 0);
+        named.map(|(_, rule)| rule.name.to_string()).collect()
+    }
+
     /// The plan as JSON.
     pub fn to_json(&self) -> Value {
         let rules: Vec<Value> = self
             .rules
             .iter()
-            .map(|rule| {
+            .enumerate()
+            .map(|(index, rule)| {
                 json!({
                     "name": rule.name.to_string(),
                     "rule": rule.text,
+                    "armed": self.arming_of(index).armed,
+                    "arms": self.names_of(self.arming_of(index).arms),
+                    "disarms": self.names_of(self.arming_of(index).disarms),
                     "key": format!("{:#018x}", rule.key),
                     "calls": rule.calls.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 })
@@ -125,7 +168,7 @@ impl fmt::Display for Plan {
             .map(|rule| rule.name.to_string().len())
             .max()
             .unwrap_or(0);
-        for rule in &self.rules {
+        for (index, rule) in self.rules.iter().enumerate() {
             writeln!(
                 text,
                 "rule     {:width$}  {}",
@@ -134,6 +177,25 @@ impl fmt::Display for Plan {
             )?;
             let calls = crate::text::some_of(rule.calls.iter().map(ToString::to_string));
             writeln!(text, "         {:width$}  on {calls}", "")?;
+            let arming = self.arming_of(index);
+            if !arming.armed {
+                writeln!(
+                    text,
+                    "         {:width$}  out of force until it is armed",
+                    ""
+                )?;
+            }
+            for (rules, verb) in [(arming.arms, "arms"), (arming.disarms, "disarms")] {
+                let named = self.names_of(rules);
+                if !named.is_empty() {
+                    writeln!(
+                        text,
+                        "         {:width$}  its firing {verb} {}",
+                        "",
+                        named.join(", ")
+                    )?;
+                }
+            }
         }
         writeln!(text, "seed     {}", self.seed)?;
         if let Some(duration) = self.duration {

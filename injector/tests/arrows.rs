@@ -16,15 +16,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "backend", "history", "plan", "rule", "session", "sys", "target", "text",
+            "backend", "control", "history", "plan", "rule", "session", "sys", "target", "text",
         ],
     ),
     (
         "session",
         &[
-            "backend", "history", "plan", "rule", "sys", "syscall", "text",
+            "backend", "control", "history", "plan", "rule", "sys", "syscall", "text",
         ],
     ),
+    ("control", &["sys"]),
     (
         "backend",
         &["plan", "rule", "sys", "syscall", "target", "text"],

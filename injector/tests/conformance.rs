@@ -30,6 +30,7 @@ fn mock() {
             Need::Sleep => Unsupported::Sleep,
             Need::Loader => Unsupported::Loader,
             Need::Others => Unsupported::Others,
+            Need::Results => Unsupported::Results,
         };
         Some(lacking.to_string())
     };

@@ -368,7 +368,7 @@ fn time_that_is_up_heals_and_the_command_goes_on() {
 
 #[test]
 fn what_it_does_not_carry_out_is_refused_before_anything_is_started() {
-    for rule in ["fsync=delay:1s", "fsync=after:EIO", "fsync(path=*.db)=EIO"] {
+    for rule in ["fsync=stop", "write=short:1", "fsync(path=*.db)=EIO"] {
         let ended = run(&["--rule", rule], &["sh", "-c", "echo started"]);
         assert_eq!(
             (ended.code(), ended.out().as_str()),

@@ -163,7 +163,7 @@ fn firings_that_leave_no_record_are_said_to() {
     needs_override!();
     let mut victim = Victim::threads(THREADS, scaled(500_000) / THREADS, "fsync");
     let mut session = attach(&victim, "fsync=EIO").args(["--quiet"]).start();
-    // While finject does not read, the buffer of records runs full: it holds 8192 at most.
+    // While finject does not read, the buffer of records runs full: it holds 13,107 at most.
     session.child().signal(rustix::process::Signal::STOP);
     victim.go();
     std::thread::sleep(std::time::Duration::from_secs(1));

@@ -8,17 +8,20 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_loop, bpf_override_return, bpf_send_signal, bpf_send_signal_thread,
 };
-use injector_common::limits::{MAX_RETRIES, MAX_RULES};
-use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::limits::{MAX_MARKED, MAX_RETRIES, MAX_RULES, MAX_STEPS};
+use injector_common::mark::MarkedFiring;
+use injector_common::rule::{
+    ACT_DECIDES, ACT_HELD, ACT_KILL, ACT_REPLACES, ACT_RESULT, ACT_SIGNAL,
+};
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
     Call, Counter, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell, ScopeKey,
-    Shared, WireRule, advance, all_hold, decide,
+    Shared, WireRule, WireStep, advance, all_hold, decide,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
 use injector_ebpf::maps::{self, SCOPES};
-use injector_ebpf::{atomic, gate, target};
+use injector_ebpf::{atomic, gate, hand, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
 
@@ -130,7 +133,12 @@ struct InCall {
     nr: u32,
     /// 1 once a rule has decided what the caller gets.
     decided: u32,
-    reserved: u32,
+    /// Firings in the thread's mark, to be carried out when all rules were asked.
+    listed: u32,
+    /// The `ACT_*` bits of those.
+    actions: u32,
+    /// 1 once a firing found no room in the mark: those behind it are carried out at once too.
+    is_unmarked: u32,
     /// What the caller gets.
     value: i64,
 }
@@ -161,11 +169,16 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
         }
         return 0;
     }
-    if !maps::is_armed() {
+    let nr = regs.nr();
+    let named = maps::rules_of(compat, nr);
+    if named == 0 {
         return 0;
     }
-    let nr = regs.nr();
-    let rules = maps::rules_of(compat, nr);
+    // Whatever is in force by now, and wherever its program is: a mark is for this call.
+    if maps::has_holds() != 0 && hand::is_let_through(pid_tgid as u32, u32::from(compat), regs) {
+        return 0;
+    }
+    let rules = named & maps::armed();
     if rules == 0 {
         return 0;
     }
@@ -182,7 +195,9 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
         // the body of a loop once, with what it knows from before the loop, and takes out of it what
         // only a later round can reach.
         decided: tgid >> 31,
-        reserved: 0,
+        listed: tgid >> 31,
+        actions: 0,
+        is_unmarked: tgid >> 31,
         value: 0,
     };
     if rules & (rules - 1) == 0 {
@@ -198,9 +213,56 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
             );
         }
     }
+    if maps::has_holds() != 0 && call.listed != 0 && hand_over_or_carry_out(&mut call) {
+        // SAFETY: the program's own context; the signal is pending.
+        unsafe { bpf_override_return(ctx.cast(), hand::RESTART as u64) };
+        return 0;
+    }
     if call.decided != 0 {
         // SAFETY: the program's own context. Lowering has kept 512..531 out of the value.
         unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
+    }
+    0
+}
+
+/// The firings in the thread's mark go to the tracer where one of them needs it; whether they did. Otherwise what
+/// needs no tracer is carried out here.
+#[inline(never)]
+fn hand_over_or_carry_out(call: &mut InCall) -> bool {
+    if call.actions & ACT_HELD != 0 && hand::hand_over(call.tid, call.tgid, call.abi, call.listed) {
+        return true;
+    }
+    call.decided = 0;
+    // SAFETY: a callback of the helper's form and memory that outlives the loop.
+    unsafe {
+        bpf_loop(
+            MAX_MARKED as u32,
+            carry_out_callback as *mut c_void,
+            core::ptr::from_mut(call).cast(),
+            0,
+        );
+    }
+    hand::give_back(call.tid);
+    false
+}
+
+extern "C" fn carry_out_callback(index: u32, call: *mut InCall) -> i64 {
+    // SAFETY: the helper passes what `hand_over_or_carry_out` gave it.
+    let call = unsafe { &mut *call };
+    if index >= call.listed {
+        return 1;
+    }
+    let listed = hand::listed(call.tid, index);
+    let shared = maps::shared();
+    let (rule, step) = (
+        listed.rule as usize & (MAX_RULES - 1),
+        listed.step as usize & (MAX_STEPS - 1),
+    );
+    // SAFETY: the mapped memory, both indices below their lengths; rules do not change while attached.
+    unsafe {
+        let cell = &raw mut (*shared).cells[rule];
+        let step = &(*shared).rules[rule].steps[step];
+        carry_out(call, cell, &listed, step);
     }
     0
 }
@@ -278,6 +340,8 @@ fn scoped(call: &InCall, index: u32, rule: &WireRule, cell: *mut RuleCell) -> Op
         rule: index,
         id,
         start_ns,
+        // SAFETY: the mapped memory; volatile, since finject changes it.
+        armed_ns: unsafe { core::ptr::read_volatile(&raw const (*cell).armed_ns) },
     };
     let mut found = SCOPES.get_ptr_mut(key);
     if found.is_none() {
@@ -323,7 +387,7 @@ fn apply(
 ) {
     let since_armed_ns = if rule.has_window() {
         // SAFETY: no arguments; the mapped memory.
-        unsafe { bpf_ktime_get_ns().wrapping_sub((*shared).control.armed_ns) }
+        unsafe { bpf_ktime_get_ns().wrapping_sub((*cell).armed_ns) }
     } else {
         0
     };
@@ -339,14 +403,25 @@ fn apply(
             Decision::NotSelected { .. } | Decision::Off { .. } | Decision::Exhausted { .. } => {}
             Decision::Shadowed { .. } => atomic::add(&raw mut (*cell).shadowed, 1),
             Decision::Contended { .. } => atomic::add(&raw mut (*cell).contended, 1),
-            Decision::Fire { count, step } => {
-                fire(call, index, shared, cell, ordinal, count, step);
+            Decision::Fire {
+                count,
+                step,
+                index: at,
+            } => {
+                let listed = MarkedFiring {
+                    rule: index,
+                    step: at as u32,
+                    count,
+                    ordinal,
+                    at_ns: bpf_ktime_get_ns(),
+                };
+                fire(call, shared, cell, &listed, step);
             }
         }
     }
 }
 
-/// Carries a firing out, unless the lease has lapsed.
+/// Carries a firing out or lists it, unless the lease has lapsed.
 ///
 /// # Safety
 ///
@@ -354,24 +429,65 @@ fn apply(
 #[inline(always)]
 unsafe fn fire(
     call: &mut InCall,
-    index: u32,
     shared: *mut Shared,
     cell: *mut RuleCell,
-    ordinal: u64,
-    count: u64,
-    step: &injector_common::WireStep,
+    firing: &MarkedFiring,
+    step: &WireStep,
 ) {
     // SAFETY: the caller's promise, throughout.
     unsafe {
-        let now = bpf_ktime_get_ns();
         let control = &raw mut (*shared).control;
-        if now > core::ptr::read_volatile(&raw const (*control).lease_ns) {
+        if firing.at_ns > core::ptr::read_volatile(&raw const (*control).lease_ns) {
             core::ptr::write_volatile(&raw mut (*control).lapsed, 1);
             core::ptr::write_volatile(&raw mut (*control).state, RunState::Off as u32);
+            core::ptr::write_volatile(&raw mut (*control).armed, 0);
             return;
         }
+        if maps::has_holds() == 0 || maps::dry_run() != 0 {
+            carry_out(call, cell, firing, step);
+            return;
+        }
+        // Waits come before results, whichever rule has them.
+        let has_mark = call.is_unmarked == 0
+            && if call.listed == 0 {
+                hand::claim(call.tid)
+            } else {
+                call.listed < MAX_MARKED as u32
+            };
+        if !has_mark {
+            call.is_unmarked = 1;
+            carry_out(call, cell, firing, step);
+            return;
+        }
+        hand::list(call.tid, call.listed, *firing);
+        call.listed += 1;
+        call.actions |= step.actions;
+        if step.actions & ACT_DECIDES != 0 {
+            call.decided = 1;
+        }
+    }
+}
+
+/// Carries out what of a firing needs no tracer; the rest is counted as lost.
+///
+/// # Safety
+///
+/// `cell` is the mapped memory.
+#[inline(always)]
+unsafe fn carry_out(
+    call: &mut InCall,
+    cell: *mut RuleCell,
+    firing: &MarkedFiring,
+    step: &WireStep,
+) {
+    // SAFETY: the caller's promise, throughout.
+    unsafe {
         let mut actions = step.actions;
         if maps::dry_run() == 0 {
+            if maps::has_holds() != 0 && actions & ACT_HELD != 0 {
+                atomic::add(&raw mut (*cell).lost, 1);
+                actions &= !ACT_HELD;
+            }
             // A signal that cannot be sent is a firing that did not happen: the call passes.
             if actions & ACT_SIGNAL != 0 && bpf_send_signal_thread(step.signal) != 0 {
                 atomic::add(&raw mut (*cell).lost, 1);
@@ -384,7 +500,7 @@ unsafe fn fire(
             if actions == 0 {
                 return;
             }
-            if actions & ACT_DECIDES != 0 {
+            if actions & ACT_REPLACES != 0 {
                 call.decided = 1;
                 // The killed thread never sees this value; a tracer of it might.
                 call.value = if actions & ACT_RESULT != 0 {
@@ -395,21 +511,22 @@ unsafe fn fire(
             }
         }
         atomic::add(&raw mut (*cell).fired, 1);
+        atomic::add(&raw mut (*cell).hits, 1);
         if (*cell).first_ns == 0 {
-            atomic::compare_exchange(&raw mut (*cell).first_ns, 0, now);
+            atomic::compare_exchange(&raw mut (*cell).first_ns, 0, firing.at_ns);
         }
-        core::ptr::write_volatile(&raw mut (*cell).last_ns, now);
+        core::ptr::write_volatile(&raw mut (*cell).last_ns, firing.at_ns);
         if maps::dry_run() != 0 {
             return;
         }
         let task = Task::current();
         let regs: Regs = task.regs();
-        let firing = Firing {
+        let record = Firing {
             abi: call.abi,
             nr: call.nr,
             args: regs.args(call.abi != 0),
-            rule: index,
-            ordinal,
+            rule: firing.rule,
+            ordinal: firing.ordinal,
             actions,
             signal: step.signal,
         };
@@ -418,7 +535,8 @@ unsafe fn fire(
         } else {
             0
         };
-        if !emit(EventKind::Fired, now, count, value, Some(&firing)) {
+        let (at_ns, count) = (firing.at_ns, firing.count);
+        if !emit(EventKind::Fired, at_ns, count, value, Some(&record)) {
             atomic::add(&raw mut (*cell).dropped, 1);
         }
     }

@@ -9,15 +9,17 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
-use injector_common::rule::{ACT_DECIDES, ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::random::{Purpose, hash, within};
+use injector_common::rule::{ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_RESULT, ACT_SIGNAL};
 use injector_common::{
-    ArgKinds, Call, Counter, Decision, Event, EventKind, RunState, Scope, WireRule, WireStep,
-    all_hold, decide,
+    ArgKinds, Call, Counter, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule,
+    WireStep, WireWait, all_hold, decide,
 };
 
 use super::BackendError;
+pub use super::firing::{Decided, Done, Fate, Firing, Wait};
 use super::memory::{CallSlot, Cell, Memory};
-use crate::plan::Plan;
+use crate::plan::{Arming, Plan};
 use crate::rule::lower::{kinds_of, lower};
 use crate::sys::time::monotonic_ns;
 
@@ -33,51 +35,6 @@ pub struct Caller {
     pub process_start: u64,
     /// See `process_start`.
     pub thread_start: u64,
-}
-
-/// What is to become of the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It runs.
-    Runs,
-    /// It does not run, and the caller gets this: `-errno`, or a value from 0 up.
-    Gets(i64),
-    /// It does not run, and its process is killed.
-    Dies,
-}
-
-/// A rule that fires on the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Firing {
-    /// The rule's index in the plan.
-    rule: usize,
-    count: u64,
-    ordinal: u64,
-    step: WireStep,
-}
-
-impl Firing {
-    /// The signal that the calling thread gets.
-    pub fn signal(&self) -> Option<u32> {
-        (self.step.actions & ACT_SIGNAL != 0).then_some(self.step.signal)
-    }
-}
-
-/// What was decided for a call, to be carried out and then to be [settled](Decider::settle).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decided {
-    /// What is to become of the call.
-    pub fate: Fate,
-    /// The rules that fire, in their order.
-    pub firings: Vec<Firing>,
-}
-
-impl Decided {
-    /// The call passes, whatever was counted.
-    pub const PASSES: Self = Self {
-        fate: Fate::Runs,
-        firings: Vec::new(),
-    };
 }
 
 /// The counter of one process or thread.
@@ -109,6 +66,8 @@ impl Counter for Scoped {
 pub struct Spec {
     /// The rules, with the calls that each names.
     pub rules: Vec<(WireRule, Vec<CallSlot>)>,
+    /// Of each rule, which ones its firing puts in force and out of it.
+    pub arming: Vec<Arming>,
     /// The seed of random choices.
     pub seed: u64,
     /// Count, fire nothing.
@@ -116,6 +75,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether some rule has a thread held.
+    pub(super) fn has_holds(&self) -> bool {
+        self.rules.iter().any(|(rule, _)| rule.has_holds())
+    }
+
     /// What a plan asks for. Whoever admitted it has lowered its rules before.
     pub(super) fn of(plan: &Plan) -> Result<Self, BackendError> {
         let mut rules = Vec::new();
@@ -125,6 +89,7 @@ impl Spec {
             rules.push((wire, calls));
         }
         Ok(Self {
+            arming: (0..rules.len()).map(|rule| plan.arming_of(rule)).collect(),
             rules,
             seed: plan.seed,
             dry_run: plan.dry_run,
@@ -137,6 +102,7 @@ impl Spec {
 pub struct Decider {
     memory: Arc<Memory>,
     rules: Vec<WireRule>,
+    arming: Vec<Arming>,
     /// For each ABI and number (index as in `Shared::calls`) a bit for each rule that names the call.
     calls: Vec<u64>,
     /// By the same index, how a call's arguments are read, where a rule looks at them.
@@ -149,7 +115,7 @@ pub struct Decider {
 /// The counters of processes and threads.
 #[derive(Debug)]
 struct Scopes {
-    /// By rule, process or thread id, and start.
+    /// By rule, process or thread id, start, and when the rule was armed.
     all: BTreeMap<ScopeKey, Arc<Scoped>>,
     /// How many there may be.
     room: usize,
@@ -157,7 +123,7 @@ struct Scopes {
     looked: ScopeKey,
 }
 
-type ScopeKey = (usize, u32, u64);
+type ScopeKey = (usize, u32, u64, u64);
 
 /// Counters looked at in one go, at some ten microseconds each.
 const LOOKED_AT: usize = 2048;
@@ -182,6 +148,7 @@ impl Decider {
         Self {
             memory,
             rules: spec.rules.iter().map(|(rule, _)| *rule).collect(),
+            arming: spec.arming.clone(),
             calls,
             kinds,
             seed: spec.seed,
@@ -189,7 +156,7 @@ impl Decider {
             scopes: Mutex::new(Scopes {
                 all: BTreeMap::new(),
                 room: MAX_SCOPES as usize,
-                looked: (0, 0, 0),
+                looked: (0, 0, 0, 0),
             }),
         }
     }
@@ -209,12 +176,14 @@ impl Decider {
             let behind = (Bound::Excluded(scopes.looked), Bound::Unbounded);
             let keys = scopes.all.range(behind).map(|(key, _)| *key);
             let some: Vec<_> = keys.take(LOOKED_AT).collect();
-            scopes.looked = some.last().copied().unwrap_or((0, 0, 0));
+            scopes.looked = some.last().copied().unwrap_or((0, 0, 0, 0));
             some
         };
         let gone: Vec<_> = some
             .into_iter()
-            .filter(|(_, id, start)| !lives(*id, *start))
+            .filter(|(rule, id, start, armed_ns)| {
+                *armed_ns != self.memory.cell(*rule).armed_ns() || !lives(*id, *start)
+            })
             .collect();
         let mut scopes = self.scopes();
         for key in gone {
@@ -222,11 +191,68 @@ impl Decider {
         }
     }
 
+    /// How many rules there are.
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
     /// Whether a rule names the call.
     pub fn names(&self, call: CallSlot) -> bool {
         self.calls
             .get(call.index())
             .is_some_and(|rules| *rules != 0)
+    }
+
+    /// What the kernel program has decided for a call that it hands over.
+    pub fn marked(&self, mark: &Mark) -> Decided {
+        let mut decided = Decided::PASSES;
+        for marked in mark.firings.iter().take(mark.firings_len as usize) {
+            let index = marked.rule as usize;
+            let step = self
+                .rules
+                .get(index)
+                .and_then(|rule| Some((rule, rule.steps.get(marked.step as usize)?)));
+            let Some((rule, step)) = step else {
+                continue;
+            };
+            if decided.fate == Fate::Runs
+                && let Some(fate) = Fate::of(step)
+            {
+                decided.fate = fate;
+            }
+            decided.firings.push(self.firing(index, rule, step, marked));
+        }
+        decided
+    }
+
+    /// A firing, with the lengths of its waits.
+    fn firing(
+        &self,
+        index: usize,
+        rule: &WireRule,
+        step: &WireStep,
+        marked: &MarkedFiring,
+    ) -> Firing {
+        let (ordinal, count) = (marked.ordinal, marked.count);
+        let lasts = |wait: WireWait, purpose| {
+            let hash = hash(self.seed, rule.key, ordinal, count, purpose);
+            within(hash, wait.min_ns, wait.max_ns)
+        };
+        Firing {
+            rule: index,
+            count,
+            ordinal,
+            step: *step,
+            wait_ns: lasts(step.wait, Purpose::Delay),
+            after_wait_ns: lasts(step.after_wait, Purpose::AfterDelay),
+            at_ns: marked.at_ns,
+            is_last: self.arming_of(index).disarms >> index & 1 != 0,
+        }
+    }
+
+    /// What a rule's firing puts in force and out of it.
+    fn arming_of(&self, index: usize) -> Arming {
+        self.arming.get(index).copied().unwrap_or_default()
     }
 
     /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
@@ -239,7 +265,8 @@ impl Decider {
     ) -> Decided {
         let mut decided = Decided::PASSES;
         let mut pending = self.calls.get(call.index()).copied().unwrap_or(0);
-        if pending == 0 || self.memory.state() != RunState::Armed {
+        pending &= self.memory.armed();
+        if pending == 0 {
             return decided;
         }
         let mut caller = Some(caller);
@@ -272,13 +299,10 @@ impl Decider {
             let Some(firing) = firing else {
                 continue;
             };
-            if firing.step.actions & ACT_DECIDES != 0 {
-                decided.fate = if firing.step.actions & ACT_KILL != 0 {
-                    Fate::Dies
-                } else {
-                    Fate::Gets(firing.step.value)
-                };
+            if let Some(fate) = Fate::of(&firing.step) {
+                decided.fate = fate;
             }
+            decided.disarms |= self.arming_of(index).disarms != 0;
             decided.firings.push(firing);
         }
         decided
@@ -303,7 +327,7 @@ impl Decider {
         } else {
             (caller.tgid, caller.process_start)
         };
-        let key = (index, id, start);
+        let key = (index, id, start, cell.armed_ns());
         let mut scopes = self.scopes();
         let room = scopes.all.len() < scopes.room;
         let found = match scopes.all.get(&key) {
@@ -336,7 +360,7 @@ impl Decider {
         fate: Fate,
     ) -> Option<Firing> {
         let since_armed_ns = if rule.has_window() {
-            monotonic_ns().saturating_sub(self.memory.armed_ns())
+            monotonic_ns().saturating_sub(cell.armed_ns())
         } else {
             0
         };
@@ -358,7 +382,7 @@ impl Decider {
                 cell.add_contended();
                 None
             }
-            Decision::Fire { count, step } => {
+            Decision::Fire { count, step, .. } => {
                 let now = monotonic_ns();
                 if now > self.memory.lease() {
                     self.memory.lapse();
@@ -368,39 +392,61 @@ impl Decider {
                     cell.add_fired(now);
                     return None;
                 }
-                Some(Firing {
-                    rule: index,
+                let arming = self.arming_of(index);
+                if arming.arms | arming.disarms != 0 {
+                    self.memory.arm_rules(arming.arms, now);
+                    self.memory.disarm_rules(arming.disarms);
+                }
+                let marked = MarkedFiring {
+                    rule: index as u32,
+                    step: 0,
                     count,
                     ordinal,
-                    step: *step,
-                })
+                    at_ns: now,
+                };
+                Some(self.firing(index, rule, step, &marked))
             }
         }
     }
 
-    /// Takes note of what became of a firing; the record of one that was carried out, made from the
-    /// call's part of it.
-    pub fn settle(&self, firing: &Firing, was_carried_out: bool, call: &Event) -> Option<Event> {
+    /// Takes note of what became of a firing; the record of what happened, made from the call's part of it.
+    /// [`None`] where nothing did.
+    pub fn settle(&self, firing: &Firing, done: &Done, call: &Event) -> Option<Event> {
         let cell = self.memory.cell(firing.rule);
-        if !was_carried_out {
+        let step = &firing.step;
+        if done.is_moot {
+            cell.add_moot();
+        } else if step.actions & !done.actions != 0 && !done.is_let_go {
             cell.add_lost();
+        }
+        if done.actions == 0 {
             return None;
         }
-        let now = monotonic_ns();
-        cell.add_fired(now);
+        cell.add_fired(firing.at_ns);
+        if !done.is_hit {
+            cell.add_hit();
+        }
+        let has = |actions| done.actions & actions != 0;
         Some(Event {
             kind: EventKind::Fired as u32,
             rule: firing.rule as u32,
             count: firing.count,
             ordinal: firing.ordinal,
-            mono_ns: now,
-            actions: firing.step.actions,
-            signal: firing.step.signal,
-            value: if firing.step.actions & ACT_RESULT != 0 {
-                firing.step.value
+            mono_ns: firing.at_ns,
+            actions: done.actions,
+            signal: if has(ACT_SIGNAL) { step.signal } else { 0 },
+            after_signal: if has(ACT_AFTER_SIGNAL) {
+                step.after_signal
             } else {
                 0
             },
+            value: match done.given {
+                _ if !has(ACT_RESULT | ACT_AFTER_RESULT) => 0,
+                Some(value) => value,
+                None => step.value,
+            },
+            delay_ns: done.delay_ns,
+            after_delay_ns: done.after_delay_ns,
             ..*call
         })
     }
@@ -412,197 +458,4 @@ impl Decider {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rule::{RuleText, compile};
-
-    const CALL: CallSlot = CallSlot {
-        compat: false,
-        nr: 74,
-    };
-
-    const WRITE: CallSlot = CallSlot {
-        compat: false,
-        nr: 1,
-    };
-
-    const NO_ARGS: [u64; 6] = [0; 6];
-
-    fn decider(rules: &[&str], dry_run: bool) -> Decider {
-        let texts: Vec<_> = rules.iter().map(|rule| RuleText::new(*rule)).collect();
-        let rules = compile(&texts).unwrap().rules;
-        let spec = Spec {
-            rules: rules
-                .iter()
-                .map(|rule| {
-                    let calls = rule.calls.iter().copied().map(CallSlot::from);
-                    (
-                        lower(rule).unwrap(),
-                        calls.filter(|call| !call.compat).collect(),
-                    )
-                })
-                .collect(),
-            seed: 7,
-            dry_run,
-        };
-        let decider = Decider::new(Arc::new(Memory::anonymous().unwrap()), &spec);
-        decider.memory.arm(monotonic_ns(), u64::MAX);
-        decider
-    }
-
-    fn thread(tgid: u32, tid: u32) -> impl FnOnce() -> Option<Caller> {
-        move || {
-            Some(Caller {
-                tgid,
-                tid,
-                process_start: 1,
-                thread_start: 1,
-            })
-        }
-    }
-
-    fn fates(decider: &Decider, calls: usize) -> Vec<Fate> {
-        (0..calls)
-            .map(|_| {
-                decider
-                    .decide(CALL, &NO_ARGS, || panic!("no rule asks who calls"))
-                    .fate
-            })
-            .collect()
-    }
-
-    #[test]
-    fn calls_are_decided_by_their_number() {
-        let (runs, fails) = (Fate::Runs, Fate::Gets(-5));
-        let decider = decider(&["fsync=EIO@2+2,max:2"], false);
-        assert_eq!(
-            fates(&decider, 7),
-            [runs, fails, runs, fails, runs, runs, runs]
-        );
-        let other = CallSlot {
-            compat: true,
-            ..CALL
-        };
-        assert_eq!(decider.decide(other, &NO_ARGS, || None), Decided::PASSES);
-        assert_eq!(decider.memory.report(1).rules[0].matched, 7);
-    }
-
-    #[test]
-    fn of_several_results_the_first_decides_and_the_other_is_shadowed() {
-        let decider = decider(&["fsync=EIO@2", "fsync=2*EPERM->off"], false);
-        let seen = [Fate::Gets(-1), Fate::Gets(-5), Fate::Gets(-1), Fate::Runs];
-        assert_eq!(
-            fates(&decider, 4),
-            seen,
-            "a result that lost uses up nothing"
-        );
-        assert_eq!(decider.memory.report(2).rules[1].shadowed, 1);
-    }
-
-    #[test]
-    fn calls_with_other_arguments_are_neither_counted_nor_failed() {
-        let decider = decider(&["write(fd=3,arg3>10)=EIO@2", "write=EPERM@1"], false);
-        let call = |fd: u64, length: u64| {
-            let args = [fd, 0, length, 0, 0, 0];
-            decider.decide(WRITE, &args, || None).fate
-        };
-        assert_eq!(call(4, 11), Fate::Gets(-1), "the other rule's");
-        assert_eq!(call(3, 11), Fate::Runs, "the first of its own");
-        assert_eq!(call(3, 10), Fate::Runs);
-        assert_eq!(call(0xffff_ffff_0000_0003, 11), Fate::Gets(-5), "an int");
-        let report = decider.memory.report(2);
-        let told = report
-            .rules
-            .iter()
-            .map(|r| (r.matched, r.excluded, r.fired));
-        assert_eq!(told.collect::<Vec<_>>(), [(2, 2, 0), (4, 0, 0)]);
-    }
-
-    #[test]
-    fn scopes_count_for_themselves() {
-        for (rule, fired) in [
-            ("fsync=EIO@2,per:thread", [false, false, false, true]),
-            ("fsync=EIO@2,per:process", [false, true, false, false]),
-        ] {
-            let decider = decider(&[rule], false);
-            let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
-            let seen = callers.map(|(tgid, tid)| {
-                decider.decide(CALL, &NO_ARGS, thread(tgid, tid)).fate == Fate::Gets(-5)
-            });
-            assert_eq!(seen, fired, "{rule}");
-            assert_eq!(
-                decider.decide(CALL, &NO_ARGS, || None),
-                Decided::PASSES,
-                "it is gone"
-            );
-            assert_eq!(decider.memory.report(1).rules[0].matched, 4);
-        }
-    }
-
-    #[test]
-    fn counters_of_those_that_are_gone_make_room() {
-        let decider = decider(&["fsync=EIO@2,per:process"], false);
-        decider.scopes().room = 4;
-        let calls = |tgid: u32| {
-            let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid));
-            decided.fate == Fate::Gets(-5)
-        };
-        for tgid in 1..=4 {
-            assert!(!calls(tgid));
-        }
-        assert!(!calls(5) && !calls(5), "without a counter calls pass");
-        assert_eq!(decider.memory.report(1).rules[0].scopes_full, 2);
-        decider.prune(|tgid, start| tgid == 3 && start == 1);
-        assert!(calls(3), "it has kept its count");
-        assert!(!calls(5) && calls(5));
-        decider.prune(|_, _| panic!("half of the room is free"));
-    }
-
-    #[test]
-    fn a_lease_that_lapsed_ends_all_for_good() {
-        let decider = decider(&["fsync=EIO"], false);
-        decider.memory.renew(1);
-        assert_eq!(fates(&decider, 1), [Fate::Runs]);
-        decider.memory.renew(u64::MAX);
-        assert_eq!(fates(&decider, 1), [Fate::Runs]);
-        assert!(decider.memory.report(1).lapsed);
-    }
-
-    #[test]
-    fn a_dry_run_counts_and_fires_nothing() {
-        let decider = decider(&["fsync=kill@2"], true);
-        assert_eq!(fates(&decider, 3), [Fate::Runs; 3]);
-        let report = decider.memory.report(1).rules[0];
-        assert_eq!((report.matched, report.fired), (3, 1));
-    }
-
-    #[test]
-    fn only_what_was_carried_out_has_fired() {
-        let decider = decider(&["fsync=signal:SIGUSR1+EIO@1..2"], false);
-        let call = Event {
-            kind: 0,
-            rule: 0,
-            count: 0,
-            ordinal: 0,
-            mono_ns: 0,
-            tgid: 5,
-            tid: 6,
-            comm: [0; 16],
-            abi: 0,
-            nr: 74,
-            args: [0; 6],
-            actions: 0,
-            signal: 0,
-            value: 0,
-        };
-        for carried_out in [false, true] {
-            let decided = decider.decide(CALL, &NO_ARGS, || None);
-            assert_eq!(decided.firings[0].signal(), Some(10));
-            let record = decider.settle(&decided.firings[0], carried_out, &call);
-            let told = record.map(|event| (event.count, event.value, event.signal, event.tid));
-            assert_eq!(told, carried_out.then_some((2, -5, 10, 6)));
-        }
-        let report = decider.memory.report(1).rules[0];
-        assert_eq!((report.fired, report.lost), (1, 1));
-    }
-}
+mod tests;

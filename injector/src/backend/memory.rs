@@ -7,7 +7,11 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use injector_common::limits::{LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
-use injector_common::{ArgKinds, Control, Counter, RuleCell, RunState, Shared, WireRule};
+use injector_common::mark::mark_of;
+use injector_common::{
+    ArgKinds, Control, Counter, Mark, MarkState, Release as ReleaseCell, Released, RuleCell,
+    RunState, Shared, WireRule,
+};
 
 use super::{Leased, Report, RuleReport};
 use crate::sys::SysError;
@@ -48,6 +52,21 @@ impl From<CallSlot> for CallId {
             nr: Sysno(call.nr),
         }
     }
+}
+
+/// A request that threads are let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseAsked {
+    /// Its number.
+    pub request: u64,
+    /// The rules whose threads are meant, a bit each.
+    pub rules: u64,
+    /// At most so many.
+    pub most: usize,
+    /// What becomes of their calls.
+    pub with: Released,
+    /// What they give, with [`Released::Result`].
+    pub value: i64,
 }
 
 /// Control and counters.
@@ -101,6 +120,11 @@ impl Cell<'_> {
             .fetch_add(1, Relaxed);
     }
 
+    /// Counts a firing whose result met a call that failed by itself.
+    pub fn add_moot(&self) {
+        self.word(offset_of!(RuleCell, moot)).fetch_add(1, Relaxed);
+    }
+
     /// Counts a firing that could not be carried out.
     pub fn add_lost(&self) {
         self.word(offset_of!(RuleCell, lost)).fetch_add(1, Relaxed);
@@ -116,6 +140,26 @@ impl Cell<'_> {
     pub fn add_scopes_full(&self) {
         self.word(offset_of!(RuleCell, scopes_full))
             .fetch_add(1, Relaxed);
+    }
+
+    /// When the rule was armed, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn armed_ns(&self) -> u64 {
+        self.word(offset_of!(RuleCell, armed_ns)).load(Relaxed)
+    }
+
+    /// Counts a firing, see [`RuleCell::hits`].
+    pub fn add_hit(&self) {
+        self.word(offset_of!(RuleCell, hits)).fetch_add(1, Release);
+    }
+
+    /// A thread begins to wait for the rule, or its wait is over.
+    pub fn count_waits(&self, begins: bool) {
+        let waiting = self.word(offset_of!(RuleCell, waiting));
+        if begins {
+            waiting.fetch_add(1, Relaxed);
+        } else {
+            waiting.fetch_sub(1, Release);
+        }
     }
 
     /// The ordinal of the rule's next scope.
@@ -183,27 +227,85 @@ impl Memory {
         self.mapping.half(offset).unwrap_or(&NOWHERE)
     }
 
-    /// Puts the rules in force: counts start at 1 from here.
-    pub fn arm(&self, now_ns: u64, lease_until_ns: u64) {
-        self.word(offset_of!(Control, armed_ns))
-            .store(now_ns, Relaxed);
+    /// Puts rules in force, a bit each: counts start at 1 from here.
+    pub fn arm(&self, rules: u64, now_ns: u64, lease_until_ns: u64) {
         self.word(offset_of!(Control, lease_ns))
             .store(lease_until_ns, Relaxed);
+        self.arm_rules(rules, now_ns);
         self.half(offset_of!(Control, state))
             .store(RunState::Armed as u32, Release);
     }
 
-    /// Puts the rules in force now, for one lease; when that is, `CLOCK_MONOTONIC` nanoseconds.
-    pub fn arm_now(&self) -> u64 {
+    /// Puts rules in force now, for one lease; when that is, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn arm_now(&self, rules: u64) -> u64 {
         let now = monotonic_ns();
-        self.arm(now, now + LEASE_NS);
+        self.arm(rules, now, now + LEASE_NS);
         now
+    }
+
+    /// The rules in force, a bit each.
+    pub fn armed(&self) -> u64 {
+        self.word(offset_of!(Control, armed)).load(Acquire)
+    }
+
+    /// Whether threads wait for one of so many rules that is out of force.
+    pub fn holds_for_disarmed(&self, rules: usize) -> bool {
+        let armed = self.armed();
+        (0..rules.min(MAX_RULES)).any(|rule| {
+            let waiting = offset_of!(RuleCell, waiting);
+            armed >> rule & 1 == 0 && self.cell(rule).word(waiting).load(Acquire) != 0
+        })
+    }
+
+    /// Puts rules in force that are not, while the session goes on: of those, counts start at 1 from here.
+    /// Which those are.
+    pub fn arm_rules(&self, rules: u64, now_ns: u64) -> u64 {
+        let arming = self.word(offset_of!(Control, arming));
+        let claimed = rules & !arming.fetch_or(rules, AcqRel);
+        let fresh = claimed & !self.armed();
+        for rule in (0..MAX_RULES).filter(|rule| fresh >> rule & 1 != 0) {
+            let cell = self.cell(rule);
+            for counter in [
+                offset_of!(RuleCell, chain),
+                offset_of!(RuleCell, scopes),
+                offset_of!(RuleCell, hits),
+            ] {
+                cell.word(counter).store(0, Relaxed);
+            }
+            // The calls of before are not forgotten.
+            let count = cell.word(offset_of!(RuleCell, count)).swap(0, Relaxed);
+            cell.word(offset_of!(RuleCell, matched))
+                .fetch_add(count, Relaxed);
+            cell.word(offset_of!(RuleCell, armed_ns))
+                .store(now_ns, Relaxed);
+        }
+        self.word(offset_of!(Control, armed))
+            .fetch_or(fresh, Release);
+        arming.fetch_and(!claimed, Release);
+        if self.state() == RunState::Off {
+            // It was ended meanwhile, for good.
+            self.disarm_rules(u64::MAX);
+            return 0;
+        }
+        // Those that somebody else is putting in force are in force too when this returns.
+        while arming.load(Acquire) & rules != 0 {
+            std::hint::spin_loop();
+        }
+        fresh
+    }
+
+    /// Takes rules out of force. Which were in force.
+    pub fn disarm_rules(&self, rules: u64) -> u64 {
+        self.word(offset_of!(Control, armed))
+            .fetch_and(!rules, AcqRel)
+            & rules
     }
 
     /// Ends all faults, at once and for good.
     pub fn switch_off(&self) {
         self.half(offset_of!(Control, state))
             .store(RunState::Off as u32, Release);
+        self.disarm_rules(u64::MAX);
     }
 
     /// Whether the rules are in force, or ended.
@@ -213,11 +315,6 @@ impl Memory {
             1 => RunState::Armed,
             _ => RunState::Off,
         }
-    }
-
-    /// When the rules were armed, `CLOCK_MONOTONIC` nanoseconds.
-    pub fn armed_ns(&self) -> u64 {
-        self.word(offset_of!(Control, armed_ns)).load(Relaxed)
     }
 
     /// The lease was found lapsed: ends all faults and says so.
@@ -235,6 +332,64 @@ impl Memory {
     pub fn renew(&self, until_ns: u64) {
         self.word(offset_of!(Control, lease_ns))
             .store(until_ns, Relaxed);
+    }
+
+    fn of_release(&self, offset: usize) -> &AtomicU64 {
+        self.word(offset_of!(Shared, release) + offset)
+    }
+
+    /// Asks whoever holds threads to let some go that wait for these rules, a bit each: at most so many, those
+    /// first that have waited longest. The number of the request; [`None`] while another one is not answered.
+    pub fn ask_release(&self, rules: u64, most: u64, with: Released, value: i64) -> Option<u64> {
+        if self.release_asked().is_some() {
+            return None;
+        }
+        for (field, word) in [
+            (offset_of!(ReleaseCell, rules), rules),
+            (offset_of!(ReleaseCell, most), most),
+            (offset_of!(ReleaseCell, with), with as u64),
+            (offset_of!(ReleaseCell, value), value.cast_unsigned()),
+        ] {
+            self.of_release(field).store(word, Relaxed);
+        }
+        let asked = self.of_release(offset_of!(ReleaseCell, asked));
+        Some(asked.fetch_add(1, Release) + 1)
+    }
+
+    /// How many threads a request let go; [`None`] until it is answered.
+    pub fn released(&self, request: u64) -> Option<u64> {
+        let done = self.of_release(offset_of!(ReleaseCell, done));
+        let is_done = done.load(Acquire) >= request;
+        is_done.then(|| {
+            self.of_release(offset_of!(ReleaseCell, number))
+                .load(Relaxed)
+        })
+    }
+
+    /// The request that is not answered yet.
+    pub fn release_asked(&self) -> Option<ReleaseAsked> {
+        let read = |field| self.of_release(field).load(Relaxed);
+        let asked = self
+            .of_release(offset_of!(ReleaseCell, asked))
+            .load(Acquire);
+        if asked == read(offset_of!(ReleaseCell, done)) {
+            return None;
+        }
+        Some(ReleaseAsked {
+            request: asked,
+            rules: read(offset_of!(ReleaseCell, rules)),
+            most: usize::try_from(read(offset_of!(ReleaseCell, most))).unwrap_or(usize::MAX),
+            with: Released::from_wire(read(offset_of!(ReleaseCell, with))),
+            value: read(offset_of!(ReleaseCell, value)).cast_signed(),
+        })
+    }
+
+    /// Answers it.
+    pub fn answer_release(&self, request: u64, number: usize) {
+        self.of_release(offset_of!(ReleaseCell, number))
+            .store(number as u64, Relaxed);
+        self.of_release(offset_of!(ReleaseCell, done))
+            .store(request, Release);
     }
 
     /// Whether the program found the lease lapsed.
@@ -286,17 +441,90 @@ impl Memory {
             dropped: read(offset_of!(RuleCell, dropped)),
             shadowed: read(offset_of!(RuleCell, shadowed)),
             lost: read(offset_of!(RuleCell, lost)),
+            moot: read(offset_of!(RuleCell, moot)),
             contended: read(offset_of!(RuleCell, contended)),
             scopes_full: read(offset_of!(RuleCell, scopes_full)),
             excluded: read(offset_of!(RuleCell, excluded)),
             first_ns: time(offset_of!(RuleCell, first_ns)),
             last_ns: time(offset_of!(RuleCell, last_ns)),
+            waiting: read(offset_of!(RuleCell, waiting)),
+            hits: read(offset_of!(RuleCell, hits)),
+            is_armed: self.armed() >> rule & 1 != 0,
+            was_armed: cell.armed_ns() != 0,
         }
     }
 
     fn target(&self, pid: u32) -> &AtomicU64 {
         let index = (pid % PID_LIMIT) as usize / 64;
         self.word(offset_of!(Shared, targets) + 8 * index)
+    }
+
+    fn mark(&self, tid: u32, field: usize) -> &AtomicU64 {
+        let base = offset_of!(Shared, marks) + mark_of(tid) * size_of::<Mark>();
+        self.word(base + field)
+    }
+
+    /// What a thread's mark says; [`MarkState::Free`] where it is another thread's.
+    pub fn mark_state(&self, tid: u32) -> MarkState {
+        let word = self.mark(tid, offset_of!(Mark, word)).load(Acquire);
+        if word as u32 == tid {
+            MarkState::from_wire((word >> 32) as u32)
+        } else {
+            MarkState::Free
+        }
+    }
+
+    /// The call that a thread's mark hands to the tracer.
+    pub fn asked(&self, tid: u32) -> Option<Mark> {
+        if self.mark_state(tid) != MarkState::Asked {
+            return None;
+        }
+        let mut bytes = [0; size_of::<Mark>()];
+        let (words, _) = bytes.as_chunks_mut::<8>();
+        for (word, at) in words.iter_mut().zip((0..).step_by(8)) {
+            *word = self.mark(tid, at).load(Relaxed).to_ne_bytes();
+        }
+        Some(crate::sys::mark_of_bytes(&bytes))
+    }
+
+    /// A thread's mark is free again.
+    pub fn free_mark(&self, tid: u32) {
+        let word = self.mark(tid, offset_of!(Mark, word));
+        if word.load(Acquire) as u32 == tid {
+            word.store(0, Release);
+        }
+    }
+
+    /// A marked thread's call is let through when it comes again.
+    pub fn pass_marked(&self, tid: u32) {
+        let (asked, passes) = (MarkState::Asked.word(tid), MarkState::Passes.word(tid));
+        let word = self.mark(tid, offset_of!(Mark, word));
+        // Its thread may have ended, and the mark be another's.
+        let _ = word.compare_exchange(asked, passes, AcqRel, Acquire);
+    }
+
+    /// The same for a call that was not marked, which is made again for the tracer; whether there was a mark
+    /// for it.
+    pub fn pass_again(&self, tid: u32, call: CallSlot, instruction: u64, stack: u64) -> bool {
+        let word = self.mark(tid, offset_of!(Mark, word));
+        let filling = MarkState::Filling.word(tid);
+        let is_claimed = word.compare_exchange(0, filling, AcqRel, Acquire).is_ok();
+        if !is_claimed && self.mark_state(tid) != MarkState::Passes {
+            return false;
+        }
+        let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        const { assert!(offset_of!(Mark, nr) == offset_of!(Mark, tgid) + 4) };
+        const { assert!(offset_of!(Mark, firings_len) == offset_of!(Mark, abi) + 4) };
+        for (field, value) in [
+            (offset_of!(Mark, instruction), instruction),
+            (offset_of!(Mark, stack), stack),
+            (offset_of!(Mark, tgid), halves(0, call.nr.into())),
+            (offset_of!(Mark, abi), halves(call.compat.into(), 0)),
+        ] {
+            self.mark(tid, field).store(value, Relaxed);
+        }
+        word.store(MarkState::Passes.word(tid), Release);
+        true
     }
 
     /// Makes a process a target.

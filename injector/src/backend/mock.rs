@@ -7,10 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use injector_common::Event;
 
-use super::decider::{Caller, Decider, Fate, Spec};
+use super::decider::{Caller, Decider, Done, Fate, Spec};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
-use super::{Backend, BackendError, HookReport, Leased, Lost, Report, recorder};
+use super::{Backend, BackendError, HookReport, Lost, Report, recorder};
 use crate::plan::Plan;
 use crate::syscall::CallId;
 
@@ -29,6 +29,9 @@ pub enum Unsupported {
     /// All calls come from targets.
     #[error("nobody but targets calls the mock backend")]
     Others,
+    /// Calls have no results of their own.
+    #[error("no call of the mock backend's runs, and so none fails by itself")]
+    Results,
 }
 
 /// What became of a call.
@@ -77,11 +80,12 @@ impl World {
         made.fate = decided.fate;
         for firing in &decided.firings {
             made.signals.extend(firing.signal());
+            made.signals.extend(firing.after_signal());
             let facts = Event {
                 comm: *b"mock\0\0\0\0\0\0\0\0\0\0\0\0",
                 ..recorder::Recorder::call(caller.tgid, caller.tid, slot, args)
             };
-            if let Some(event) = decider.settle(firing, true, &facts)
+            if let Some(event) = decider.settle(firing, &Done::all_of(firing), &facts)
                 && !self.0.events.send(&event)
             {
                 decider.dropped(&event);
@@ -119,7 +123,7 @@ impl Mock {
         self.world.clone()
     }
 
-    fn memory(&self) -> &Arc<Memory> {
+    fn own_memory(&self) -> &Arc<Memory> {
         &self.world.0.memory
     }
 }
@@ -138,21 +142,21 @@ impl Backend for Mock {
             backend: NAME,
             functions: spec.rules.iter().map(|(_, calls)| calls.len()).sum(),
             mechanism: "mock".into(),
-            targets: self.memory().report(0).targets_seen,
+            targets: self.own_memory().report(0).targets_seen,
             ..HookReport::default()
         })
     }
 
-    fn activate(&mut self) -> Result<u64, BackendError> {
-        Ok(self.memory().arm_now())
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
+        Ok(self.own_memory().arm_now(plan.armed()))
     }
 
-    fn leased(&self) -> Option<Arc<dyn Leased>> {
-        Some(Arc::clone(self.memory()) as Arc<dyn Leased>)
+    fn memory(&self) -> Option<&Arc<Memory>> {
+        Some(&self.world.0.memory)
     }
 
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.events.fd())
+    fn event_fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.events.fd()]
     }
 
     fn watch(&mut self) -> Option<Lost> {
@@ -164,11 +168,11 @@ impl Backend for Mock {
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {
-        self.memory().switch_off();
+        self.own_memory().switch_off();
         Ok(())
     }
 
     fn report(&self) -> Report {
-        recorder::report(self.memory(), self.spec.as_ref())
+        recorder::report(self.own_memory(), self.spec.as_ref())
     }
 }

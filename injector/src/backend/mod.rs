@@ -1,9 +1,11 @@
 //! Backends: what carries a plan out. `ebpf` decides and injects inside the kernel; to the others the calls
 //! come, of commands that finject launches (`notify`) or of threads that it traces (`ptrace`). Each says which plans it admits, and then, in this order, loads, attaches, activates and heals.
 
+mod bell;
 pub mod choose;
 pub mod decider;
 pub mod ebpf;
+pub mod firing;
 mod gate;
 mod launching;
 pub mod matrix;
@@ -17,6 +19,7 @@ mod ring;
 mod support;
 mod threads;
 pub mod unsupported;
+mod waits;
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
@@ -24,6 +27,7 @@ use std::sync::Arc;
 
 use injector_common::Event;
 
+use self::memory::Memory;
 use crate::plan::Plan;
 use crate::sys::SysError;
 use crate::sys::launch::{Command, LaunchError};
@@ -200,14 +204,23 @@ pub trait Backend: sealed::Sealed + Debug {
     /// launches the command, which waits. Nothing is in force yet.
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError>;
 
-    /// Puts the rules in force; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
-    fn activate(&mut self) -> Result<u64, BackendError>;
+    /// Puts those rules in force that are from the start; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError>;
+
+    /// The rules' counters and switches, once loaded.
+    fn memory(&self) -> Option<&Arc<Memory>>;
+
+    /// Has whoever holds threads look which are to go on.
+    fn wake(&self) {}
 
     /// What holds the lease, once loaded.
-    fn leased(&self) -> Option<Arc<dyn Leased>>;
+    fn leased(&self) -> Option<Arc<dyn Leased>> {
+        let memory = Arc::clone(self.memory()?);
+        Some(memory as Arc<dyn Leased>)
+    }
 
-    /// The descriptor that becomes readable when there are events.
-    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+    /// The descriptors that become readable when there are events.
+    fn event_fds(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Descriptors that become readable when targets end, where there are any.
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use injector_common::{Event, EventKind, limits::MAX_RULES};
 
 use super::Report;
-use super::decider::{Caller, Decider, Firing, Spec};
+use super::decider::{Caller, Decider, Done, Firing, Spec};
 use super::memory::{CallSlot, Memory};
 use super::ring::Sender;
 use super::threads::Threads;
@@ -81,6 +81,10 @@ impl Recorder {
             actions: 0,
             signal: 0,
             value: 0,
+            delay_ns: 0,
+            after_delay_ns: 0,
+            after_signal: 0,
+            reserved: 0,
         }
     }
 
@@ -109,9 +113,9 @@ impl Recorder {
         })
     }
 
-    /// Tallies a firing, and records one that was carried out.
-    pub(super) fn settle(&self, firing: &Firing, was_carried_out: bool, facts: &Event) {
-        if let Some(event) = self.decider.settle(firing, was_carried_out, facts)
+    /// Tallies a firing, and records what of it was carried out.
+    pub(super) fn settle(&self, firing: &Firing, done: &Done, facts: &Event) {
+        if let Some(event) = self.decider.settle(firing, done, facts)
             && !self.events.send(&event)
         {
             self.decider.dropped(&event);

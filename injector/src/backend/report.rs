@@ -30,8 +30,10 @@ pub struct RuleReport {
     pub dropped: u64,
     /// Results that lost against an earlier rule's.
     pub shadowed: u64,
-    /// Firings that could not be carried out: a signal could not be sent.
+    /// Firings of which a part could not be carried out: a signal could not be sent, say.
     pub lost: u64,
+    /// Firings whose result, meant for a success, met a call that failed by itself.
+    pub moot: u64,
     /// Calls that passed after losing every race for the chain's position.
     pub contended: u64,
     /// Calls that passed because there was no room for another process's or thread's counter.
@@ -42,6 +44,14 @@ pub struct RuleReport {
     pub first_ns: Option<u64>,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
     pub last_ns: Option<u64>,
+    /// Threads that wait now, since the rule says so.
+    pub waiting: u64,
+    /// Firings since it was armed, those included whose threads wait.
+    pub hits: u64,
+    /// It is in force.
+    pub is_armed: bool,
+    /// It was in force, or is.
+    pub was_armed: bool,
 }
 
 /// All counters at one moment.

@@ -192,6 +192,10 @@ mod tests {
             actions: 17,
             signal: 18,
             value: -19,
+            delay_ns: 20,
+            after_delay_ns: 21,
+            after_signal: 22,
+            reserved: 0,
         }
     }
 

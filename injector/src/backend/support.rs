@@ -8,9 +8,17 @@ use crate::plan::Plan;
 use crate::rule::ast::Action;
 use crate::rule::lower::{NotLowered, lower};
 
-/// Why an action is not carried out by a backend that lets calls run, replaces them and sends signals, and
-/// no more than that; [`None`] where it is.
+/// Why an action is not carried out by a backend whose callers wait while it decides; [`None`] where it is.
 pub(super) fn by_decider(action: &Action) -> Option<Why> {
+    match action {
+        Action::Delay(_) | Action::Hold(_) => None,
+        other => at_once(other),
+    }
+}
+
+/// Why an action is not carried out by a backend that lets calls run, replaces them and sends signals, at
+/// once and no more than that; [`None`] where it is.
+pub(super) fn at_once(action: &Action) -> Option<Why> {
     match action {
         Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
         Action::Delay(_)
@@ -37,11 +45,6 @@ pub(super) fn admit(
             limit: MAX_RULES,
         });
     }
-    for rule in &plan.arming {
-        problems.push(Unsupported::Arming {
-            rule: rule.to_string(),
-        });
-    }
     for rule in &plan.rules {
         let name = || rule.name.to_string();
         for call in &rule.calls {
@@ -52,14 +55,20 @@ pub(super) fn admit(
                 });
             }
         }
-        for problem in lower(rule).err().unwrap_or_default() {
-            problems.push(match problem {
-                NotLowered::Action(unknown) => Unsupported::Action {
+        for unknown in rule.chain.iter().flat_map(|step| &step.actions) {
+            if let Some(why) = action(unknown) {
+                problems.push(Unsupported::Action {
                     rule: name(),
                     action: unknown.to_string(),
                     backend,
-                    why: action(&unknown).unwrap_or(Why::NotBuilt),
-                },
+                    why,
+                });
+            }
+        }
+        for problem in lower(rule).err().unwrap_or_default() {
+            problems.push(match problem {
+                // Said above, by every backend.
+                NotLowered::Action(_) => continue,
                 NotLowered::Predicate(unknown) => Unsupported::Predicate {
                     rule: name(),
                     predicate: unknown.to_string(),

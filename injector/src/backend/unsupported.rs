@@ -82,11 +82,13 @@ pub enum Unsupported {
         /// How many calls its steps span.
         calls: u64,
     },
-    /// A rule that is armed or disarmed while the session runs.
-    #[error("rule {rule}: rules cannot be armed or disarmed yet while a session runs")]
+    /// A rule whose firing arms or disarms others.
+    #[error("rule {rule}: on the {backend} backend no firing arms or disarms other rules yet")]
     Arming {
         /// The rule's name.
         rule: String,
+        /// The backend.
+        backend: &'static str,
     },
     /// A call whose number is beyond what the kernel side looks up.
     #[error("rule {rule}: no call has the number {nr}")]
@@ -107,9 +109,7 @@ impl Unsupported {
                                   will be taken once one does"
                     .into(),
                 Why::NeedsTracer => {
-                    "a thread has to be held for it, which no backend of this version \
-                                     does; the rule is well formed and will be taken once one does"
-                        .into()
+                    "a thread has to be held for it: use --backend ptrace, which does".into()
                 }
             },
             Self::Attaching { .. } => {
@@ -128,7 +128,7 @@ impl Unsupported {
             }
             Self::ChainTooWide { .. } => "keep the sum of its repetitions below 2^32".into(),
             Self::Arming { .. } => {
-                "leave `armed`, `arms` and `disarms` out, or use start: and for:".into()
+                "use --backend ptrace, or leave `arms` and `disarms` out and use finject ctl".into()
             }
             Self::Number { .. } => "name the call, or leave the number out".into(),
         }

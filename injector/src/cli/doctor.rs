@@ -52,7 +52,7 @@ fn launch(choice: Choice) -> Result<String, String> {
         .map_err(|error| told(&error))?
         .backend;
     let hooks = backend.attach(&plan).map_err(|error| told(&error))?;
-    backend.activate().map_err(|error| told(&error))?;
+    backend.activate(&plan).map_err(|error| told(&error))?;
     let until = Instant::now() + PATIENCE;
     while let Some(command) = backend.command()
         && !matches!(command.wait(false), Ok(Some(_)))
@@ -87,7 +87,7 @@ fn attach(choice: Choice) -> Result<String, String> {
             .map_err(|error| told(&error))?
             .backend;
         let hooks = backend.attach(&plan).map_err(|error| told(&error))?;
-        backend.activate().map_err(|error| told(&error))?;
+        backend.activate(&plan).map_err(|error| told(&error))?;
         backend.heal().map_err(|error| told(&error))?;
         Ok(format!(
             "a running process was attached to and let go, by {}",

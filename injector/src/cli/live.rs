@@ -140,8 +140,12 @@ impl Live {
 fn describe(record: &Record) -> Option<String> {
     let call = record.call.as_ref()?;
     let abi = if call.abi == "64" { "" } else { "@32" };
+    let waits = [call.delay_ns, call.after_delay_ns];
+    let waited = waits.into_iter().flatten().map(Duration::from_nanos);
+    let waited = waited.reduce(|before, after| before + after);
+    let waited = waited.map_or_else(String::new, |waited| format!(", waited {waited:.1?}"));
     Some(format!(
-        "{} #{}: {}{abi}({}) = {}  [{} {}/{}]",
+        "{} #{}: {}{abi}({}) = {}{waited}  [{} {}/{}]",
         record.rule.as_deref().unwrap_or("?"),
         record.count.unwrap_or(0),
         call.call,
@@ -203,6 +207,12 @@ impl Observer for Live {
         }
         if let Some(line) = describe(record) {
             self.out.say(&self.paint("1", &line));
+        }
+    }
+
+    fn note(&mut self, note: &str) {
+        if !self.quiet {
+            self.out.say(note);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod count;
+pub mod ctl;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
@@ -66,6 +67,8 @@ enum Command {
     Doctor(doctor::Options),
     /// Count the calls that a program makes, and name a rule for each to begin with
     Count(count::Options),
+    /// See and change a session that runs: arm, disarm, release, wait-hit, stop
+    Ctl(ctl::Options),
     /// Print what would be done; touches nothing
     Explain(explain::Options),
     /// Explain finject, or one topic: rules
@@ -178,6 +181,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Count(options)) => count::run(&options),
+        Some(Command::Ctl(options)) => Ok(ctl::run(&options)),
         Some(Command::Explain(options)) => explain::run(&options),
         Some(Command::Help { topic }) => Ok(help(topic.as_deref())),
         None => attach::run(&cli.attach),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{colour, complain, print_err};
+use crate::plan::Arming;
 use crate::rule::file::{Date, FileRule, RuleFile};
 use crate::rule::{Compiled, ResolvedRule, RuleName, RuleText, RuleWarning, compile, split};
 
@@ -49,8 +50,8 @@ pub struct Complained;
 pub struct Rules {
     /// Resolved, in order: command line, environment, files.
     pub rules: Vec<ResolvedRule>,
-    /// Those of files that wait to be armed, or arm or disarm others.
-    pub arming: Vec<RuleName>,
+    /// Of each, when it is in force.
+    pub arming: Vec<Arming>,
 }
 
 /// Today, in UTC. The calendar's arithmetic: days from 1 March of year 0, in eras of 400 years.
@@ -76,6 +77,25 @@ fn date_of(days: u64) -> Option<Date> {
         u8::try_from(month).ok()?,
         u8::try_from(day).ok()?,
     )
+}
+
+/// When a rule of a file is in force, the first of which has this index.
+fn arming_of(rule: &FileRule, file: &[FileRule], first: usize) -> Arming {
+    let bits = |names: &[RuleName]| {
+        let named = file
+            .iter()
+            .zip(first..)
+            .filter(|(rule, _)| names.contains(&rule.name));
+        // More than can be are refused as such.
+        named.fold(0, |bits, (_, index)| {
+            bits | 1_u64.checked_shl(index as u32).unwrap_or(0)
+        })
+    };
+    Arming {
+        armed: rule.armed,
+        arms: bits(&rule.arms),
+        disarms: bits(&rule.disarms),
+    }
 }
 
 impl Options {
@@ -112,16 +132,14 @@ impl Options {
         let files: Vec<_> = self.files.iter().map(|path| self.read_file(path)).collect();
         let mut wrong = files.iter().any(Result::is_err);
         let mut warnings: Vec<RuleWarning> = Vec::new();
-        let mut arming = Vec::new();
+        let mut arming = vec![Arming::default(); texts.len()];
         for file in files.into_iter().flatten() {
             warnings.extend(today().map(|today| file.expired(today)).unwrap_or_default());
-            let is_special =
-                |rule: &&FileRule| !rule.armed || !rule.arms.is_empty() || !rule.disarms.is_empty();
+            let first = arming.len();
             arming.extend(
                 file.rules
                     .iter()
-                    .filter(is_special)
-                    .map(|rule| rule.name.clone()),
+                    .map(|rule| arming_of(rule, &file.rules, first)),
             );
             texts.extend(file.rules.into_iter().map(|rule| rule.text));
         }

@@ -44,6 +44,12 @@ pub struct CallRecord {
     /// What the caller saw: a negative errno or a made-up result; absent where the call ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
+    /// How long the thread waited before the call, nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ns: Option<u64>,
+    /// How long it waited after the call, nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_delay_ns: Option<u64>,
 }
 
 /// One record.

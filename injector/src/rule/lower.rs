@@ -5,10 +5,13 @@ use injector_common::args::{
     ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
 };
 use injector_common::limits::{MAX_POSITION, MAX_STEPS, MAX_TESTS};
-use injector_common::rule::{ACT_KILL, ACT_RESULT, ACT_SIGNAL};
-use injector_common::{ArgKinds, Scope as WireScope, WireRule, WireStep, WireTest};
+use injector_common::rule::{
+    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_DELAY,
+    ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SIGNAL,
+};
+use injector_common::{ArgKinds, Scope as WireScope, WireRule, WireStep, WireTest, WireWait};
 
-use super::ast::{Action, ArgOp, Integer, Predicate, Scope};
+use super::ast::{Action, After, ArgOp, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope};
 use super::{ResolvedRule, Step};
 use crate::syscall::{CallId, arg_width, by_id};
 
@@ -165,17 +168,73 @@ fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
             }
             Action::Ret(value) => {
                 wire.actions |= ACT_RESULT;
-                wire.value = i64::try_from(value.get()).unwrap_or(i64::MAX);
+                wire.value = result(*value);
             }
             Action::Kill => wire.actions |= ACT_KILL,
             Action::Signal(signal) => {
                 wire.actions |= ACT_SIGNAL;
                 wire.signal = u32::from(signal.number());
             }
-            other => problems.push(NotLowered::Action(*other)),
+            Action::Delay(delay) => {
+                wire.actions |= ACT_DELAY;
+                wire.wait = delayed(*delay);
+            }
+            Action::Hold(most) => {
+                wire.actions |= ACT_HOLD;
+                wire.wait = held(*most);
+            }
+            Action::After(after) => lower_after(*after, &mut wire),
+            Action::Stop | Action::Short(_) | Action::Corrupt(_) => {
+                problems.push(NotLowered::Action(*action));
+            }
         }
     }
     wire
+}
+
+fn lower_after(after: After, wire: &mut WireStep) {
+    match after {
+        After::Error(errno) => {
+            wire.actions |= ACT_AFTER_RESULT;
+            wire.value = -i64::from(errno.number());
+        }
+        After::Ret(value) => {
+            wire.actions |= ACT_AFTER_RESULT;
+            wire.value = result(value);
+        }
+        After::Kill => wire.actions |= ACT_AFTER_KILL,
+        After::Signal(signal) => {
+            wire.actions |= ACT_AFTER_SIGNAL;
+            wire.after_signal = u32::from(signal.number());
+        }
+        After::Delay(delay) => {
+            wire.actions |= ACT_AFTER_DELAY;
+            wire.after_wait = delayed(delay);
+        }
+        After::Hold(most) => {
+            wire.actions |= ACT_AFTER_HOLD;
+            wire.after_wait = held(most);
+        }
+    }
+}
+
+fn result(value: RetValue) -> i64 {
+    i64::try_from(value.get()).unwrap_or(i64::MAX)
+}
+
+fn delayed(delay: Delay) -> WireWait {
+    WireWait {
+        min_ns: nanoseconds(delay.min()),
+        max_ns: nanoseconds(delay.max()),
+    }
+}
+
+fn held(most: Option<std::time::Duration>) -> WireWait {
+    let ns = nanoseconds(most.unwrap_or(HOLD_DEFAULT));
+    WireWait {
+        min_ns: ns,
+        max_ns: ns,
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +248,58 @@ mod tests {
 
     fn refused(rule: &str) -> Vec<NotLowered> {
         lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap_err()
+    }
+
+    #[test]
+    fn waits_are_bounds_in_nanoseconds_and_what_comes_after_stands_apart() {
+        let step = |rule: &str| lowered(rule).steps[0];
+        let wait = |min_ns, max_ns| WireWait { min_ns, max_ns };
+        for (rule, actions, before, after) in [
+            (
+                "fsync=delay:1ms",
+                ACT_DELAY,
+                wait(1_000_000, 1_000_000),
+                WireWait::NONE,
+            ),
+            (
+                "fsync=delay:20ms..0.2s",
+                ACT_DELAY,
+                wait(20_000_000, 200_000_000),
+                WireWait::NONE,
+            ),
+            (
+                "fsync=hold",
+                ACT_HOLD,
+                wait(30_000_000_000, 30_000_000_000),
+                WireWait::NONE,
+            ),
+            (
+                "fsync=after:hold:5s",
+                ACT_AFTER_HOLD,
+                WireWait::NONE,
+                wait(5_000_000_000, 5_000_000_000),
+            ),
+            (
+                "fsync=hold:2s+after:delay:1us",
+                ACT_HOLD | ACT_AFTER_DELAY,
+                wait(2_000_000_000, 2_000_000_000),
+                wait(1000, 1000),
+            ),
+        ] {
+            let step = step(rule);
+            assert_eq!(
+                (step.actions, step.wait, step.after_wait),
+                (actions, before, after),
+                "{rule}"
+            );
+        }
+        let both = step("fsync=signal:SIGUSR1+after:EIO+after:signal:SIGUSR2@1");
+        assert_eq!(
+            (both.actions, both.value, both.signal, both.after_signal),
+            (ACT_SIGNAL | ACT_AFTER_RESULT | ACT_AFTER_SIGNAL, -5, 10, 12)
+        );
+        assert_eq!(step("fsync=after:ret:3").value, 3);
+        assert_eq!(step("fsync=after:kill").actions, ACT_AFTER_KILL);
     }
 
     /// A step: its end, actions, value and signal.
@@ -269,10 +380,10 @@ mod tests {
             [NotLowered::ChainTooWide(most + 1)]
         );
         assert!(matches!(
-            refused("fsync=delay:1s->hold")[..],
+            refused("write=short:1->stop")[..],
             [
-                NotLowered::Action(Action::Delay(_)),
-                NotLowered::Action(Action::Hold(_))
+                NotLowered::Action(Action::Short(_)),
+                NotLowered::Action(Action::Stop)
             ]
         ));
     }

@@ -1,7 +1,10 @@
 //! From the kernel program's record to the history's: numbers get their names.
 
 use injector_common::event::{Event, EventKind};
-use injector_common::rule::{ACT_KILL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::rule::{
+    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_DELAY,
+    ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SIGNAL,
+};
 
 use crate::history::{CallRecord, Kind, Record};
 use crate::plan::Plan;
@@ -70,26 +73,46 @@ fn call(event: &Event) -> CallRecord {
             .map(|arg| format!("{arg:#x}"))
             .collect(),
         action: action(event),
-        value: (event.actions & ACT_RESULT != 0).then_some(event.value),
+        value: has(event, ACT_RESULT | ACT_AFTER_RESULT).then_some(event.value),
+        delay_ns: has(event, ACT_DELAY | ACT_HOLD).then_some(event.delay_ns),
+        after_delay_ns: has(event, ACT_AFTER_DELAY | ACT_AFTER_HOLD)
+            .then_some(event.after_delay_ns),
     }
 }
 
-/// What was done, as a rule would say it.
+fn has(event: &Event, actions: u32) -> bool {
+    event.actions & actions != 0
+}
+
+/// What was done, as a rule would say it; how long was waited stands apart.
 fn action(event: &Event) -> String {
-    let mut actions = Vec::new();
-    if event.actions & ACT_SIGNAL != 0 {
-        let signal = Signal::new(u64::from(event.signal));
-        let signal = signal.map_or_else(|| event.signal.to_string(), |signal| signal.to_string());
-        actions.push(format!("signal:{signal}"));
-    }
-    if event.actions & ACT_RESULT != 0 {
+    let signal = |number: u32| {
+        let signal = Signal::new(u64::from(number));
+        signal.map_or_else(|| number.to_string(), |signal| signal.to_string())
+    };
+    let result = || {
         let errno = u64::try_from(-event.value)
             .ok()
             .and_then(|number| Errno::new(number).ok());
-        actions.push(errno.map_or_else(|| format!("ret:{}", event.value), |e| e.to_string()));
-    }
-    if event.actions & ACT_KILL != 0 {
-        actions.push("kill".into());
-    }
-    actions.join("+")
+        errno.map_or_else(|| format!("ret:{}", event.value), |e| e.to_string())
+    };
+    let parts = [
+        (ACT_DELAY, "delay".into()),
+        (ACT_HOLD, "hold".into()),
+        (ACT_SIGNAL, format!("signal:{}", signal(event.signal))),
+        (ACT_RESULT, result()),
+        (ACT_KILL, "kill".into()),
+        (ACT_AFTER_RESULT, format!("after:{}", result())),
+        (ACT_AFTER_KILL, "after:kill".into()),
+        (ACT_AFTER_DELAY, "after:delay".into()),
+        (ACT_AFTER_HOLD, "after:hold".into()),
+        (
+            ACT_AFTER_SIGNAL,
+            format!("after:signal:{}", signal(event.after_signal)),
+        ),
+    ];
+    let done = parts.into_iter().filter(|(action, _)| has(event, *action));
+    done.map(|(_, words): (u32, String)| words)
+        .collect::<Vec<_>>()
+        .join("+")
 }

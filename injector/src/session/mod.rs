@@ -2,6 +2,7 @@
 //! targets, and is the only author of the history. Whatever happens, healing is what ends it; when
 //! finject is killed the kernel takes the hooks away with the descriptors.
 
+mod control;
 pub mod decode;
 pub mod heartbeat;
 pub mod summary;
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use injector_common::event::EventKind;
 
+use self::control::Control;
 use self::heartbeat::Heartbeat;
 use self::summary::{Ending, Summary};
 use self::syslog::Syslog;
 use crate::backend::choose::{Choice, NotChosen, choose, first_of};
 use crate::backend::{Backend, BackendError, HookReport, Leased};
+use crate::control::{Server, place};
 use crate::history::{Kind, Record, Writer};
 use crate::plan::{Plan, Targets};
 use crate::sys::SysError;
@@ -71,6 +74,8 @@ pub trait Observer {
     fn record(&mut self, record: &Record);
     /// Something that the user should know.
     fn warning(&mut self, warning: &str);
+    /// Something that may be of use.
+    fn note(&mut self, _note: &str) {}
     /// One turn of the loop is over.
     fn turn(&mut self) {}
 }
@@ -130,6 +135,8 @@ pub struct Session<'p> {
     known_losses: Vec<(u64, u64)>,
     /// When it is looked next whether faults arrive.
     next_watch_ns: u64,
+    /// Who may ask something while it runs.
+    control: Option<Control>,
 }
 
 impl<'p> Session<'p> {
@@ -163,6 +170,7 @@ impl<'p> Session<'p> {
             offset_ns: realtime_ns().saturating_sub(monotonic_ns()),
             known_losses: vec![(0, 0); plan.rules.len()],
             next_watch_ns: 0,
+            control: None,
         }
     }
 
@@ -182,6 +190,9 @@ impl<'p> Session<'p> {
         let result = self.run_armed(observer);
         // Also when attaching failed half-way; healing twice is harmless.
         let healed = self.backend.heal();
+        if let Some(mut control) = self.control.take() {
+            control.ended(healed.as_ref().copied().map_err(ToString::to_string));
+        }
         let (hooks, ending, armed_ns) = result?;
         self.ended_by_signal = matches!(ending, Ending::Signal(_));
         loop {
@@ -228,7 +239,12 @@ impl<'p> Session<'p> {
         for warning in &hooks.warnings {
             self.warn(warning, observer);
         }
-        let armed_ns = self.backend.activate()?;
+        // Before anything runs that could ask for it.
+        self.open_control(&hooks, observer);
+        let armed_ns = self.backend.activate(self.plan)?;
+        if let Some(control) = &mut self.control {
+            control.armed(armed_ns);
+        }
         let leased = self.backend.leased().ok_or(BackendError::NotLoaded)?;
         let heartbeat = Heartbeat::start(Arc::clone(&leased))?;
         let rules: Vec<&str> = self
@@ -247,6 +263,31 @@ impl<'p> Session<'p> {
         let ending = self.watch(&heartbeat, &*leased, armed_ns, observer)?;
         leased.switch_off();
         Ok((hooks, ending, armed_ns))
+    }
+
+    /// Opens the socket by which the session is controlled. Without one it runs all the same.
+    fn open_control(&mut self, hooks: &HookReport, observer: &mut dyn Observer) {
+        if self.choice.is_none() {
+            return; // Its calls are made up, and it is controlled by whoever makes them.
+        }
+        let name = std::process::id().to_string();
+        match Server::open_in(&place::directories(), &name) {
+            Ok((server, dead)) => {
+                if dead > 0 {
+                    let sockets = counted(dead as u64, "socket", "sockets");
+                    self.note(&format!("took away {sockets} of dead sessions"), observer);
+                }
+                self.control = Some(Control::of(server, hooks.backend));
+            }
+            Err(error) => {
+                let why = std::error::Error::source(&error)
+                    .map_or_else(String::new, |source| format!(": {source}"));
+                self.note(
+                    &format!("finject ctl will not find this session: {error}{why}"),
+                    observer,
+                );
+            }
+        }
     }
 
     /// Attaches; where this machine does not let the backend, by the next best one. Where none can, the
@@ -309,6 +350,12 @@ impl<'p> Session<'p> {
             if let Some(command) = self.backend.command() {
                 command.wait(false)?;
             }
+            if let Some(control) = &mut self.control {
+                control.turn(self.plan, &*self.backend);
+                if control.is_to_stop() {
+                    return Ok(Ending::Asked);
+                }
+            }
             if now >= until {
                 return Ok(Ending::TimeUp);
             }
@@ -335,7 +382,9 @@ impl<'p> Session<'p> {
                 self.wait(GATHER_MS, Hear::AllButEvents)?;
             } else if taken == 0 {
                 let left_ms = until.saturating_sub(now) / 1_000_000;
-                let wait = i32::try_from(left_ms.min(TURN_MS)).unwrap_or(0);
+                let turn_ms = self.control.as_ref().and_then(Control::turn_ms);
+                let turn_ms = turn_ms.unwrap_or(TURN_MS);
+                let wait = i32::try_from(left_ms.min(turn_ms)).unwrap_or(0);
                 self.wait(wait.max(1), Hear::All)?;
             }
         }
@@ -349,8 +398,10 @@ impl<'p> Session<'p> {
                 .map(|heard| PollFd::readable(heard.fd())),
         );
         fds.extend(self.backend.end_fds().into_iter().map(PollFd::readable));
+        let control = self.control.iter().flat_map(|control| control.server.fds());
+        fds.extend(control.map(PollFd::readable));
         if hear == Hear::All && self.history.waiting() < WAITING {
-            fds.extend(self.backend.event_fd().map(PollFd::readable));
+            fds.extend(self.backend.event_fds().into_iter().map(PollFd::readable));
         }
         fds.extend(self.history.stream().map(PollFd::writable));
         poll_fds(&mut fds, timeout_ms)?;
@@ -479,6 +530,14 @@ impl<'p> Session<'p> {
         }
         observer.record(&record);
         self.history.write(record);
+    }
+
+    /// What matters to few: a warning in the records, and a line for those who read.
+    fn note(&mut self, note: &str, observer: &mut dyn Observer) {
+        let mut record = Record::new(Kind::Warning, monotonic_ns(), 0);
+        record.message = Some(note.to_owned());
+        self.write(record, observer);
+        observer.note(note);
     }
 
     fn warn(&mut self, warning: &str, observer: &mut dyn Observer) {

@@ -23,6 +23,8 @@ pub enum Ending {
     TimeUp,
     /// A signal asked for it.
     Signal(i32),
+    /// `finject ctl stop` asked for it.
+    Asked,
     /// The lease lapsed: finject was stopped or hung, and faults ended by themselves.
     Lapsed,
     /// Faults no longer arrived: another agent came after finject.
@@ -43,6 +45,7 @@ impl Ending {
             Self::TargetsEnded => "targets-ended",
             Self::TimeUp => "time-up",
             Self::Signal(_) => "signal",
+            Self::Asked => "asked",
             Self::Lapsed => "lapsed",
             Self::Lost { .. } => "lost",
         }
@@ -52,6 +55,7 @@ impl Ending {
         match self {
             Self::TargetsEnded => "the last target ended".into(),
             Self::TimeUp => "the time was up".into(),
+            Self::Asked => "finject ctl stop".into(),
             Self::Signal(libc::SIGINT) => "interrupted".into(),
             Self::Signal(libc::SIGTERM) => "asked to end (SIGTERM)".into(),
             Self::Signal(signal) => format!("asked to end (signal {signal})"),
@@ -175,7 +179,12 @@ impl Summary {
                 ),
                 (
                     report.lost,
-                    "firings were not carried out: the signal could not be sent",
+                    "firings were not carried out, or not in whole: a signal could not be sent, or there \
+                     was no room",
+                ),
+                (
+                    report.moot,
+                    "results were moot: the call had failed by itself, or did not come to its end",
                 ),
                 (report.shadowed, "results lost against an earlier rule's"),
                 (
@@ -242,6 +251,7 @@ impl Summary {
                     "last_ns": since(report.last_ns),
                     "dropped": report.dropped,
                     "lost": report.lost,
+                    "moot": report.moot,
                     "shadowed": report.shadowed,
                     "contended": report.contended,
                     "scopes_full": report.scopes_full,
@@ -287,6 +297,9 @@ fn why_not(
     plan: &Plan,
 ) -> String {
     let first = rule.when.count.first().get();
+    if !report.was_armed {
+        return "it was never armed".into();
+    }
     if report.matched == 0 {
         return never_came(rule, report, seen, plan);
     }
@@ -296,6 +309,9 @@ fn why_not(
     }
     if report.lost > 0 {
         return "its signal could not be sent".into();
+    }
+    if report.moot > 0 {
+        return format!("of {matched} every one that it selects had failed by itself");
     }
     if report.matched < first {
         return format!("{matched} came, and the rule begins with number {first}");

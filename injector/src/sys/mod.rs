@@ -67,3 +67,16 @@ pub(crate) fn event_of(item: &[u8]) -> Option<injector_common::Event> {
     // SAFETY: integers only, as many bytes as the structure has, alignment not needed.
     Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) })
 }
+
+/// A mark from its bytes.
+pub(crate) fn mark_of_bytes(
+    bytes: &[u8; size_of::<injector_common::Mark>()],
+) -> injector_common::Mark {
+    // SAFETY: integers only, each of which may be anything, as many bytes as the structure has.
+    unsafe {
+        bytes
+            .as_ptr()
+            .cast::<injector_common::Mark>()
+            .read_unaligned()
+    }
+}

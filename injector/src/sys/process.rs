@@ -249,6 +249,32 @@ pub fn real_uid() -> u32 {
     unsafe { libc::getuid() }
 }
 
+/// Whose process is at the other end of a unix socket: its effective user id when it connected or listened
+/// (unix(7), `SO_PEERCRED`).
+pub fn peer_uid(socket: BorrowedFd<'_>) -> Result<u32, SysError> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: a structure and a length of ours.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if got == 0 {
+        Ok(peer.uid)
+    } else {
+        Err(SysError::last("getsockopt(SO_PEERCRED)"))
+    }
+}
+
 /// Has this thread run before all others that are no real-time threads, as far as the user may (sched(7)); whether
 /// that was so. For one that seldom runs, and whose delay would cost much.
 pub fn run_first() -> bool {

@@ -180,6 +180,22 @@ pub fn interrupt(tid: u32) -> Result<(), SysError> {
     Ok(())
 }
 
+/// Where the signal comes from that a thread is stopped for: `si_code` of sigaction(2).
+pub fn signal_code(tid: u32) -> Option<i32> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let to = info.as_mut_ptr() as libc::c_long;
+    call(
+        libc::PTRACE_GETSIGINFO,
+        tid,
+        0,
+        to,
+        "ptrace(PTRACE_GETSIGINFO)",
+    )
+    .ok()?;
+    // SAFETY: the kernel has filled it in.
+    Some(unsafe { info.assume_init() }.si_code)
+}
+
 /// Lets a stopped thread go on, with a signal (0 for none).
 pub fn resume(tid: u32, how: Resume, signal: i32) -> Result<(), SysError> {
     let request = match how {
@@ -252,6 +268,16 @@ impl Registers {
     /// The call that the thread is in, or has just left; negative for none.
     pub fn nr(&self) -> i64 {
         self.0.orig_rax.cast_signed()
+    }
+
+    /// Behind the instruction by which the thread called.
+    pub fn instruction(&self) -> u64 {
+        self.0.rip
+    }
+
+    /// The stack pointer.
+    pub fn stack(&self) -> u64 {
+        self.0.rsp
     }
 
     /// What the call gave.

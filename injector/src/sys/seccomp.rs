@@ -3,7 +3,8 @@
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use super::SysError;
@@ -286,12 +287,14 @@ pub struct InFlight {
 
 /// Bytes from one receiver's room to the next.
 const ROOM: usize = 128;
+/// Calls that can wait at once for their answers, beside those that receivers are at work on.
+pub const PARKED: usize = 1 << 16;
 
 impl InFlight {
     /// Room for so many receivers, shared with processes that are forked after this.
     pub fn new(slots: usize) -> Result<Self, SysError> {
         Ok(Self {
-            mapping: Mapping::anonymous((slots + 1) * ROOM)?,
+            mapping: Mapping::anonymous((slots + 1) * ROOM + PARKED * size_of::<u64>())?,
             slots,
         })
     }
@@ -359,6 +362,45 @@ impl InFlight {
         unsafe { (&raw const (*self.room(slot)).id).read_volatile() }
     }
 
+    fn place(&self, place: usize) -> Option<&AtomicU64> {
+        let offset = (self.slots + 1) * ROOM + place * size_of::<u64>();
+        self.mapping.word(offset).filter(|_| place < PARKED)
+    }
+
+    /// How many places are taken.
+    fn taken(&self) -> Option<&AtomicU64> {
+        self.mapping.word(self.slots * ROOM + size_of::<u64>())
+    }
+
+    /// Has a call wait that a receiver has received, who may then turn to others. Each place is one call's
+    /// at a time, below [`PARKED`].
+    pub fn park(&self, place: usize, id: u64) {
+        if let (Some(word), Some(taken)) = (self.place(place), self.taken()) {
+            taken.fetch_add(1, Release);
+            word.store(id, Release);
+        }
+    }
+
+    /// Answers a call that was parked. An error means that it no longer waited.
+    pub fn answer_parked(
+        &self,
+        place: usize,
+        listener: &Listener,
+        answer: Answer,
+    ) -> Result<(), SysError> {
+        let id = self.place(place).map_or(0, |word| word.load(Acquire));
+        listener.send(id, answer)
+    }
+
+    /// A parked call needs its place no longer.
+    pub fn leave(&self, place: usize) {
+        if let (Some(word), Some(taken)) = (self.place(place), self.taken())
+            && word.swap(0, AcqRel) != 0
+        {
+            taken.fetch_sub(1, Release);
+        }
+    }
+
     /// A sign of life of the receivers' process.
     pub fn beat(&self) {
         if let Some(word) = self.mapping.word(self.slots * ROOM) {
@@ -372,12 +414,13 @@ impl InFlight {
         word.map_or(0, |word| word.load(Relaxed))
     }
 
-    /// Whether some receiver is at work on a call.
+    /// Whether some call is not answered yet.
     fn is_busy(&self) -> bool {
-        (0..self.slots).any(|slot| self.id(slot) != 0)
+        let is_parked = || self.taken().is_some_and(|taken| taken.load(Acquire) != 0);
+        (0..self.slots).any(|slot| self.id(slot) != 0) || is_parked()
     }
 
-    /// Waits until no receiver is at work on a call, but not for longer than `time`.
+    /// Waits until every call is answered, but not for longer than `time`.
     pub fn settle(&self, time: Duration) {
         let until = Instant::now() + time;
         while self.is_busy() && Instant::now() < until {
@@ -394,7 +437,13 @@ impl InFlight {
             self.clear(*slot);
             ran
         };
-        (0..self.slots).filter(left).count()
+        let parked = |place: &usize| {
+            let id = self.place(*place).map_or(0, |word| word.load(Acquire));
+            let ran = id != 0 && listener.send(id, Answer::Run).is_ok();
+            self.leave(*place);
+            ran
+        };
+        (0..self.slots).filter(left).count() + (0..PARKED).filter(parked).count()
     }
 }
 

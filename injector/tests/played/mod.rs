@@ -116,19 +116,24 @@ impl Player {
                 fate = made.fate;
             }
             seen.calls += 1;
+            if matches!(fate, Fate::Runs | Fate::RunsThenGets(_)) {
+                // The bodies of write and unlink.
+                if self.call == by_name("write")[0].id() {
+                    seen.size += 1;
+                } else if self.call == by_name("unlink")[0].id() {
+                    seen.exists = false;
+                }
+            }
             match fate {
-                Fate::Dies => return None,
-                Fate::Gets(0) => seen.zeros += 1,
-                Fate::Gets(value @ ..0) => {
+                Fate::Dies | Fate::RunsThenDies => return None,
+                Fate::Gets(0) | Fate::RunsThenGets(0) => seen.zeros += 1,
+                Fate::Gets(value @ ..0) | Fate::RunsThenGets(value @ ..0) => {
                     if seen.errors == 0 {
                         seen.errno = i32::try_from(-value).unwrap();
                     }
                     seen.errors += 1;
                 }
-                // The bodies of write and unlink, where they run.
-                Fate::Runs if self.call == by_name("write")[0].id() => seen.size += 1,
-                Fate::Runs if self.call == by_name("unlink")[0].id() => seen.exists = false,
-                Fate::Gets(_) | Fate::Runs => {}
+                Fate::Gets(_) | Fate::RunsThenGets(_) | Fate::Runs => {}
             }
         }
         Some(seen)

@@ -166,7 +166,7 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 12] = [
+    const FIELDS: [(&str, &str, &str); 15] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
@@ -174,6 +174,9 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_SIGNAL", "task_struct", "signal"),
         ("OFF_EXIT_CODE", "task_struct", "exit_code"),
         ("OFF_MM", "task_struct", "mm"),
+        ("OFF_PTRACE", "task_struct", "ptrace"),
+        ("OFF_BLOCKED", "task_struct", "blocked"),
+        ("OFF_PENDING", "task_struct", "pending.signal"),
         ("OFF_AUXV", "mm_struct", "saved_auxv"),
         ("OFF_START_STACK", "mm_struct", "start_stack"),
         ("OFF_VM_FILE", "vm_area_struct", "vm_file"),

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use aya::maps::{MapData, RingBuf};
 use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_TRACEPOINT};
-use injector_common::limits::{LEASE_NS, MAX_SCOPES};
+use injector_common::limits::MAX_SCOPES;
 use injector_common::{Event, Scope, Target, WireRule};
 
 use super::object::{self, Constant, Loaded, ObjectError};
 use crate::backend::memory::{CallSlot, Memory};
 use crate::rule::lower::kinds_of;
-use crate::sys::{SysError, bpf, perf, time};
+use crate::sys::{SysError, bpf, perf};
 
 /// Where the kernel names its kprobe event source.
 const KPROBE_TYPE: &str = "/sys/bus/event_source/devices/kprobe/type";
@@ -123,6 +123,7 @@ impl Engine {
             .iter()
             .any(|rule| rule.wire.scope != Scope::Rule as u32);
         let tested = spec.rules.iter().any(|rule| rule.wire.has_tests());
+        let held = spec.rules.iter().any(|rule| rule.wire.has_holds());
         let flag = |flag: bool| u32::from(flag).to_le_bytes().to_vec();
         let mut constants: Vec<Constant> = vec![
             ("SEED", spec.seed.to_le_bytes().to_vec()),
@@ -131,6 +132,7 @@ impl Engine {
             ("HAS_SCOPES", flag(scoped)),
             ("HAS_TESTS", flag(tested)),
             ("GATED", flag(spec.gated)),
+            ("HAS_HOLDS", flag(held)),
             ("CANARY_TGID", spec.canary.to_le_bytes().to_vec()),
         ];
         let offsets = spec
@@ -293,11 +295,9 @@ impl Engine {
         self.entries.clear();
     }
 
-    /// Puts the rules in force.
-    pub fn arm(&self) -> u64 {
-        let now = time::monotonic_ns();
-        self.memory.arm(now, now + LEASE_NS);
-        now
+    /// Puts rules in force, a bit each.
+    pub fn arm(&self, rules: u64) -> u64 {
+        self.memory.arm_now(rules)
     }
 
     /// The shared memory.

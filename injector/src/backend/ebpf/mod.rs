@@ -19,9 +19,11 @@ use injector_common::Event;
 use self::engine::{AttachKind, Engine, EngineError, EngineRule, EngineSpec};
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
+use super::decider::Spec;
 use super::launching::image;
-use super::memory::CallSlot;
-use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use super::memory::{CallSlot, Memory};
+use super::ptrace::act::Actor;
+use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::rule::lower::lower;
 use crate::sys::canary::Canary;
@@ -41,6 +43,8 @@ pub struct Ebpf {
     rules: usize,
     targets: Vec<OwnedFd>,
     launched: Option<Launched>,
+    /// Holds threads, where a rule says so.
+    actor: Option<Actor>,
     healed: bool,
     misses: Option<u64>,
 }
@@ -80,6 +84,7 @@ impl Ebpf {
             rules: 0,
             targets: Vec::new(),
             launched: None,
+            actor: None,
             healed: false,
             misses: None,
         })
@@ -207,6 +212,24 @@ impl Ebpf {
         Ok(())
     }
 
+    /// Attaches to the targets' threads, where a rule has threads held.
+    fn hold(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        let spec = Spec::of(plan)?;
+        if plan.dry_run || !spec.has_holds() {
+            return Ok(());
+        }
+        let memory = Arc::clone(self.engine()?.memory());
+        let tester = self.tester.pid();
+        let launched = self.launched.as_ref().map(|own| Tgid(own.command.pid()));
+        // Also those that were born meanwhile, and given to another parent.
+        let all = Proc::default().processes().into_iter();
+        let all = all.map(|process| process.tgid);
+        let targets = all.filter(|tgid| memory.is_target(tgid.0) && tgid.0 != tester);
+        let targets = targets.chain(launched).collect();
+        self.actor = Some(Actor::start(&memory, &spec, plan, targets)?);
+        Ok(())
+    }
+
     fn add_targets(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
         let Targets::Running(targets) = &plan.targets else {
@@ -327,10 +350,11 @@ impl Backend for Ebpf {
                 some_of(untested.iter().map(ToString::to_string))
             ));
         }
-        // Last, since it waits by turning round.
+        // Late, since it waits by turning round.
         if let Targets::Launched(launch) = &plan.targets {
             self.launch(launch)?;
         }
+        self.hold(plan)?;
         Ok(HookReport {
             backend: support::NAME,
             functions: addresses.len(),
@@ -342,32 +366,41 @@ impl Backend for Ebpf {
         })
     }
 
-    fn activate(&mut self) -> Result<u64, BackendError> {
-        let armed_ns = self.engine()?.arm();
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
+        let armed_ns = self.engine()?.arm(plan.armed());
         if let Some(latch) = self.launched.as_mut().and_then(|own| own.latch.take()) {
             latch.open();
         }
         Ok(armed_ns)
     }
 
-    fn leased(&self) -> Option<Arc<dyn Leased>> {
-        let engine = self.engine.as_ref()?;
-        Some(Arc::clone(engine.memory()) as Arc<dyn Leased>)
+    fn memory(&self) -> Option<&Arc<Memory>> {
+        self.engine.as_ref().map(Engine::memory)
     }
 
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.engine.as_ref().map(Engine::ring_fd)
+    fn event_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let decided = self.engine.as_ref().map(Engine::ring_fd);
+        let acted = self.actor.as_ref().map(|actor| actor.events().fd());
+        decided.into_iter().chain(acted).collect()
+    }
+
+    fn wake(&self) {
+        if let Some(actor) = &self.actor {
+            actor.wake();
+        }
     }
 
     fn watch(&mut self) -> Option<Lost> {
         if self.healed {
             return None;
         }
-        self.tester.watch()
+        let lost = self.actor.as_mut().and_then(Actor::watch);
+        lost.or_else(|| self.tester.watch())
     }
 
     fn poll(&mut self) -> Option<Event> {
-        self.engine.as_mut()?.next_event()
+        let acted = self.actor.as_ref().and_then(|actor| actor.events().next());
+        acted.or_else(|| self.engine.as_mut()?.next_event())
     }
 
     fn heal(&mut self) -> Result<(), BackendError> {
@@ -382,16 +415,18 @@ impl Backend for Ebpf {
             self.misses = engine.program_info().ok().map(|info| info.misses);
         }
         engine.detach_entries();
+        if let Some(actor) = &mut self.actor {
+            actor.finish();
+        }
         self.healed = true;
         self.tester.prove_healed()
     }
 
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
         let launched = self.launched.as_ref();
-        launched
-            .and_then(|own| own.command.handle())
-            .into_iter()
-            .collect()
+        let command = launched.and_then(|own| own.command.handle());
+        let actor = self.actor.as_ref().map(Actor::handle);
+        command.into_iter().chain(actor).collect()
     }
 
     fn command(&mut self) -> Option<&mut Command> {

@@ -3,6 +3,7 @@
 //! and answers. All other calls run at full speed. seccomp_unotify(2).
 
 mod crew;
+mod parking;
 mod supervisor;
 pub mod support;
 
@@ -13,18 +14,19 @@ use std::time::Duration;
 use injector_common::Event;
 
 use self::supervisor::{SETTLING, Supervisor, processors};
+use super::bell::Bell;
 use super::decider::{Decider, Spec};
 use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
 use super::recorder::{self, Recorder};
 use super::ring::{Receiver, ring};
-use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
 use crate::sys::process::{has_hung_up, is_privileged};
 use crate::sys::seccomp::{Answer, InFlight, Listener, To};
-use crate::sys::time::monotonic_ns;
+use crate::sys::time::{Timer, monotonic_ns};
 use crate::target::process::{Proc, Tgid};
 
 /// The backend's name.
@@ -51,6 +53,8 @@ struct Running {
     supervisor: Helper,
     listener: Arc<Listener>,
     in_flight: Arc<InFlight>,
+    /// Wakes the supervisor for calls that wait.
+    bell: Arc<Bell>,
     events: Receiver,
     /// Its other end tells the supervisor when finject is gone.
     _alive: OwnedFd,
@@ -141,11 +145,14 @@ impl Backend for Notify {
         listener.wake_on_callers_processor();
         let (sender, events) = ring()?;
         let (finject_end, alive) = pipe()?;
+        let bell = Arc::new(Bell::new()?);
         let supervisor = Supervisor {
             recorder: Recorder::new(Decider::new(Arc::clone(&self.memory), spec), sender),
             memory: Arc::clone(&self.memory),
             listener: Arc::clone(&listener),
             in_flight: Arc::clone(&in_flight),
+            bell: Arc::clone(&bell),
+            timer: Timer::new()?,
             finject: finject_end,
             parent: std::process::id(),
             from_exec: plan.from_exec,
@@ -167,6 +174,7 @@ impl Backend for Notify {
             supervisor: process,
             listener,
             in_flight,
+            bell,
             events,
             _alive: alive,
             beat: (0, monotonic_ns()),
@@ -183,16 +191,23 @@ impl Backend for Notify {
         })
     }
 
-    fn activate(&mut self) -> Result<u64, BackendError> {
-        Ok(self.memory.arm_now())
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
+        Ok(self.memory.arm_now(plan.armed()))
     }
 
-    fn leased(&self) -> Option<Arc<dyn Leased>> {
-        Some(Arc::clone(&self.memory) as Arc<dyn Leased>)
+    fn memory(&self) -> Option<&Arc<Memory>> {
+        Some(&self.memory)
     }
 
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|running| running.events.fd())
+    fn wake(&self) {
+        if let Some(running) = &self.running {
+            running.bell.ring();
+        }
+    }
+
+    fn event_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let running = self.running.iter();
+        running.map(|running| running.events.fd()).collect()
     }
 
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
@@ -233,7 +248,8 @@ impl Backend for Notify {
         let Ok(running) = self.running() else {
             return Ok(());
         };
-        // Calls that were decided before are answered and recorded.
+        // Calls that were decided before are answered and recorded, and none waits any longer.
+        running.bell.ring();
         if !running.supervisor.has_ended() {
             running.in_flight.settle(SETTLING);
         }

@@ -11,17 +11,22 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use injector_common::RunState;
+use injector_common::rule::{ACT_SIGNAL, ACT_WAITS};
+use injector_common::{Event, RunState};
 
 use super::crew::{Advice, Crew, Queue};
-use crate::backend::decider::{Decided, Fate};
+use super::parking::{Parked, Parking};
+use crate::backend::bell::Bell;
+use crate::backend::decider::Fate;
 use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::recorder::Recorder;
+use crate::backend::waits::{Stay, Then, has_wait};
 use crate::sys::launch::Latch;
 use crate::sys::process::{PollFd, poll_fds, send_signal, send_thread_signal};
 use crate::sys::seccomp::{Answer, InFlight, Listener, Notification};
+use crate::sys::time::{Timer, monotonic_ns};
 use crate::target::process::{Proc, Tgid};
 
 /// How often it gives a sign of life, milliseconds.
@@ -30,6 +35,9 @@ const BEAT_MS: i32 = 100;
 pub(super) const SETTLING: Duration = Duration::from_millis(500);
 /// How long a call that came before arming waits between two looks.
 const IDLE: Duration = Duration::from_micros(200);
+
+/// How often it is looked whether threads that wait are still there, nanoseconds.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// Processors that this process may use.
 pub(super) fn processors() -> usize {
@@ -51,6 +59,10 @@ pub(super) struct Supervisor {
     pub(super) memory: Arc<Memory>,
     pub(super) listener: Arc<Listener>,
     pub(super) in_flight: Arc<InFlight>,
+    /// Rung when calls that wait may have to go on.
+    pub(super) bell: Arc<Bell>,
+    /// Set for when the next of them has to.
+    pub(super) timer: Timer,
     /// Becomes readable when finject is gone, once the command has executed: until then it has the
     /// other end open, too.
     pub(super) finject: OwnedFd,
@@ -76,16 +88,23 @@ struct Work<'s> {
     started_again: AtomicBool,
     /// Held from a decision to its record, so that records come in the order of the counts.
     order: Mutex<()>,
+    parking: Parking,
+    /// The last process with the filter has ended.
+    none_is_left: AtomicBool,
     proc: Proc,
 }
 
 impl Supervisor {
     /// The descriptors that the process has to keep.
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 6] {
+        let [ear, rope] = self.bell.fds();
         [
             self.listener.fd().as_fd(),
             self.recorder.fd(),
             self.finject.as_fd(),
+            ear,
+            rope,
+            self.timer.fd(),
         ]
     }
 
@@ -98,15 +117,20 @@ impl Supervisor {
             started: AtomicBool::new(false),
             started_again: AtomicBool::new(false),
             order: Mutex::new(()),
+            parking: Parking::default(),
+            none_is_left: AtomicBool::new(false),
             proc: Proc::default(),
         };
         std::thread::scope(|scope| {
             let work = &work;
             scope.spawn(move || work.receive());
+            scope.spawn(move || work.keep_time());
             for slot in 1..self.in_flight.slots() {
                 scope.spawn(move || work.help(slot));
             }
             self.watch(work);
+            work.none_is_left.store(true, Relaxed);
+            self.bell.ring();
             // The last target may have ended at once upon an answer that is not yet recorded.
             self.in_flight.settle(SETTLING);
             self.memory.add_exited();
@@ -143,6 +167,7 @@ impl Supervisor {
             if fds.get(1).is_some_and(PollFd::is_ready) {
                 with_finject = false;
                 self.memory.switch_off();
+                self.bell.ring();
             }
         }
     }
@@ -203,25 +228,44 @@ impl Work<'_> {
             }
             std::thread::sleep(IDLE);
         }
+        let Supervisor {
+            in_flight,
+            listener,
+            recorder,
+            ..
+        } = self.own;
+        let answer = |answer| in_flight.answer(slot, listener, answer).is_ok();
         let in_force = self.own.memory.state() == RunState::Armed;
         if !in_force || self.comes_before_the_program(call) || !self.is_target(call.tid) {
-            self.carry_out(slot, call, &Decided::PASSES);
+            answer(Answer::Run);
             return false;
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let decided = self
-            .own
-            .recorder
-            .decider
-            .decide(slot_of(call), &call.args, || {
-                self.own.recorder.caller(call.tid)
-            });
-        let fires = !decided.firings.is_empty();
-        if !fires {
-            drop(order);
+        let caller = || recorder.caller(call.tid);
+        let decided = recorder.decider.decide(slot_of(call), &call.args, caller);
+        if decided.disarms {
+            // Threads may wait for rules that are out of force from here on.
+            self.own.bell.ring();
         }
-        self.carry_out(slot, call, &decided);
-        fires
+        if decided.firings.is_empty() {
+            drop(order);
+            answer(Answer::Run);
+            return false;
+        }
+        // Before the answer: then the caller goes on, and may be gone.
+        let facts = recorder.facts(call.tid, slot_of(call), call.args);
+        let waits = has_wait(&decided);
+        let mut stay = Stay::of(decided);
+        if waits {
+            drop(order);
+            if !self.park(call, stay, facts) {
+                answer(Answer::Run);
+            }
+            return false;
+        }
+        self.carry_out(call, &mut stay, answer);
+        self.settle(&stay, &facts);
+        true
     }
 
     fn tgid(&self, tid: u32) -> Option<u32> {
@@ -271,46 +315,220 @@ impl Work<'_> {
             || tid == *command && latch.executes_again() && is_first(&self.started_again)
     }
 
-    fn carry_out(&self, slot: usize, call: &Notification, decided: &Decided) {
+    /// Has a call wait whose decision says so; whether there was room.
+    fn park(&self, call: &Notification, mut stay: Stay, facts: Event) -> bool {
+        let now_ns = monotonic_ns();
+        let Some(until_ns) = stay.next(now_ns) else {
+            return false;
+        };
+        let mut parking = self.parking.look();
+        let Some(place) = parking.place() else {
+            drop(parking);
+            self.settle(&stay, &facts);
+            return false;
+        };
+        self.own.in_flight.park(place, call.id);
+        self.begins_to_wait(&mut stay);
+        let is_next = parking.waiting.next_ns().is_none_or(|next| until_ns < next);
+        let parked = Parked {
+            stay,
+            call: *call,
+            facts,
+            place,
+        };
+        let waits_for = parked.stay.waits_for(self.own.memory.armed());
+        parking.waiting.add(until_ns, parked);
+        drop(parking);
+        // Its rule may be out of force since it was decided.
+        if is_next || waits_for.is_some_and(|it| it.is_disarmed) {
+            self.own.bell.ring();
+        }
+        true
+    }
+
+    /// Takes down for which rule a thread waits.
+    fn begins_to_wait(&self, stay: &mut Stay) {
+        let memory = &self.own.memory;
+        if let Some(waits_for) = stay.waits_for(u64::MAX) {
+            memory.cell(waits_for.rule).count_waits(true);
+        }
+        if let Some(rule) = stay.new_hit() {
+            memory.cell(rule).add_hit();
+        }
+    }
+
+    /// Lets parked calls go on when their time has come, or the faults are over.
+    fn keep_time(&self) {
+        let mut looked_ns = monotonic_ns();
+        loop {
+            let now_ns = monotonic_ns();
+            let is_over = self.is_over(now_ns);
+            loop {
+                let mut parking = self.parking.look();
+                let next = if is_over {
+                    parking.waiting.take()
+                } else {
+                    parking.waiting.take_due(now_ns)
+                };
+                drop(parking);
+                let Some(parked) = next else {
+                    break;
+                };
+                self.go_on(parked, now_ns, is_over);
+            }
+            self.release(now_ns);
+            if now_ns.saturating_sub(looked_ns) >= LOOK_NS {
+                looked_ns = now_ns;
+                let listener = &self.own.listener;
+                let is_gone =
+                    |parked: &Parked| (!listener.still_waits(parked.call.id)).then_some(0);
+                let gone = self.parking.look().waiting.take_some(usize::MAX, is_gone);
+                for parked in gone {
+                    self.go_on(parked, now_ns, true);
+                }
+            }
+            let until_ns = self.parking.look().waiting.next_ns().map(|next_ns| {
+                let looks_ns = now_ns + LOOK_NS;
+                next_ns.min(looks_ns).min(self.own.memory.lease())
+            });
+            self.own.timer.set(until_ns);
+            let mut fds = [
+                PollFd::readable(self.own.bell.ear()),
+                PollFd::readable(self.own.timer.fd()),
+            ];
+            let _ = poll_fds(&mut fds, -1);
+            self.own.bell.heard();
+        }
+    }
+
+    /// Lets calls go on whose rules are out of force, and those that finject asks for.
+    fn release(&self, now_ns: u64) {
+        let memory = &self.own.memory;
+        let armed = memory.armed();
+        if self.is_over(now_ns) {
+            return; // All of them are let go.
+        }
+        if memory.holds_for_disarmed(self.own.recorder.decider.rules()) {
+            let is_disarmed = |parked: &Parked| {
+                let waits_for = parked.stay.waits_for(armed)?;
+                waits_for.is_disarmed.then_some(waits_for.since_ns)
+            };
+            let disarmed = self
+                .parking
+                .look()
+                .waiting
+                .take_some(usize::MAX, is_disarmed);
+            for parked in disarmed {
+                self.go_on(parked, now_ns, false);
+            }
+        }
+        if let Some(asked) = memory.release_asked() {
+            let is_meant = |parked: &Parked| parked.stay.waits_for(armed)?.is_meant(&asked);
+            let meant = self.parking.look().waiting.take_some(asked.most, is_meant);
+            let number = meant.len();
+            for mut parked in meant {
+                parked.stay.release(Then::of(&asked));
+                self.go_on(parked, now_ns, false);
+            }
+            memory.answer_release(asked.request, number);
+        }
+    }
+
+    /// Whether no call waits any longer.
+    fn is_over(&self, now_ns: u64) -> bool {
+        let memory = &self.own.memory;
+        if memory.state() == RunState::Armed && now_ns > memory.lease() {
+            memory.lapse();
+        }
+        memory.state() != RunState::Armed || self.none_is_left.load(Relaxed)
+    }
+
+    /// A parked call's wait is over.
+    fn go_on(&self, mut parked: Parked, now_ns: u64, is_over: bool) {
+        let armed = self.own.memory.armed();
+        if let Some(waits_for) = parked.stay.waits_for(armed) {
+            self.own.memory.cell(waits_for.rule).count_waits(false);
+        }
+        if is_over {
+            parked.stay.let_go(now_ns);
+        } else {
+            parked.stay.disarm(armed);
+        }
+        if let Some(until_ns) = parked.stay.next(now_ns) {
+            self.begins_to_wait(&mut parked.stay);
+            self.parking.look().waiting.add(until_ns, parked);
+            return;
+        }
         let Supervisor {
             in_flight,
             listener,
             ..
         } = self.own;
-        // Before the answer: then the caller goes on, and may be gone.
-        let facts = (!decided.firings.is_empty()).then(|| {
-            let recorder = &self.own.recorder;
-            recorder.facts(call.tid, slot_of(call), call.args)
+        let Parked {
+            mut stay,
+            call,
+            facts,
+            place,
+        } = parked;
+        let is_answered = self.carry_out(&call, &mut stay, |answer| {
+            in_flight.answer_parked(place, listener, answer).is_ok()
         });
-        let mut sent = Vec::new();
-        for firing in &decided.firings {
-            sent.push(firing.signal().is_none_or(|signal| {
-                listener.still_waits(call.id)
-                    && self
-                        .tgid(call.tid)
-                        .is_some_and(|tgid| send_thread_signal(tgid, call.tid, signal))
-            }));
+        if !is_answered {
+            // Its thread was killed meanwhile.
+            stay.let_go(now_ns);
         }
-        let answered = match decided.fate {
-            Fate::Runs => in_flight.answer(slot, listener, Answer::Run).is_ok(),
-            Fate::Gets(value) => in_flight
-                .answer(slot, listener, Answer::Value(value))
-                .is_ok(),
-            Fate::Dies => {
-                let killed = listener.still_waits(call.id)
-                    && self
-                        .tgid(call.tid)
-                        .is_some_and(|tgid| send_signal(tgid, libc::SIGKILL as u32));
-                // Where it could not be killed, the call still does not run.
-                let _ = in_flight.answer(slot, listener, Answer::Value(-i64::from(libc::EINTR)));
-                killed
+        self.settle(&stay, &facts);
+        in_flight.leave(place);
+        self.parking.look().leave(place);
+    }
+
+    /// Does what was decided and is left to do, and answers; whether the call still waited for it.
+    fn carry_out(
+        &self,
+        call: &Notification,
+        stay: &mut Stay,
+        answer: impl Fn(Answer) -> bool,
+    ) -> bool {
+        for (firing, done) in stay.firings() {
+            if let Some(signal) = firing.signal()
+                && self.send(call, |tgid| send_thread_signal(tgid, call.tid, signal))
+            {
+                done.actions |= ACT_SIGNAL;
             }
+        }
+        let (is_answered, is_done) = match stay.fate() {
+            Fate::Gets(value) => {
+                let is_answered = answer(Answer::Value(value));
+                (is_answered, is_answered)
+            }
+            Fate::Dies => {
+                let is_killed = self.send(call, |tgid| send_signal(tgid, libc::SIGKILL as u32));
+                // Where it could not be killed, the call still does not run.
+                let is_answered = answer(Answer::Value(-i64::from(libc::EINTR)));
+                (is_answered || is_killed, is_killed)
+            }
+            // What comes after a call is no notification's, and was refused.
+            Fate::Runs | Fate::RunsThenGets(_) | Fate::RunsThenDies => (answer(Answer::Run), false),
         };
-        let Some(facts) = facts else {
-            return;
-        };
-        for (firing, sent) in decided.firings.iter().zip(sent) {
-            self.own.recorder.settle(firing, answered && sent, &facts);
+        if is_done {
+            stay.replaced();
+        }
+        if !is_answered {
+            for (_, done) in stay.firings() {
+                done.actions &= ACT_WAITS;
+            }
+        }
+        is_answered
+    }
+
+    /// Sends a signal to a caller that still waits.
+    fn send(&self, call: &Notification, send: impl Fn(u32) -> bool) -> bool {
+        self.own.listener.still_waits(call.id) && self.tgid(call.tid).is_some_and(send)
+    }
+
+    fn settle(&self, stay: &Stay, facts: &Event) {
+        for (firing, done) in stay.ended() {
+            self.own.recorder.settle(firing, done, facts);
         }
     }
 }

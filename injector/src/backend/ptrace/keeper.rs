@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::pulse::{Phase, Pulse};
 use super::{PATIENCE, SETTLING};
 use crate::sys::helper::Helper;
+use crate::sys::process::send_thread_signal;
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 
@@ -79,6 +80,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Has the thread that traces look around.
+    pub(super) fn wake(&self) {
+        let tracer = self.tracer.pid();
+        send_thread_signal(tracer, tracer, libc::SIGUSR1 as u32);
+    }
+
     /// Waits until all threads are let go, but such as the tracer stays for; ends one that hangs.
     pub(super) fn see_off(&self, pulse: &Pulse) {
         let until = Instant::now() + PATIENCE;

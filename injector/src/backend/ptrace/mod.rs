@@ -2,9 +2,12 @@
 //! decides at the entry of each call. Attached, every call of a target stops it twice; launched, a
 //! seccomp filter makes only the calls stop that rules name, and those once. ptrace(2).
 
+pub(super) mod act;
+mod acting;
 pub mod census;
 pub mod count;
 mod filters;
+mod held;
 mod keeper;
 mod owed;
 mod place;
@@ -31,7 +34,7 @@ use super::launching::{filter_of, gains_nothing, image};
 use super::memory::Memory;
 use super::recorder::{self, Recorder};
 use super::ring::{Receiver, ring};
-use super::{Backend, BackendError, HookReport, Leased, Lost, Report};
+use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
@@ -214,6 +217,15 @@ fn start(tracer: Tracer, orphaned: Orphaned) -> Result<Kept, BackendError> {
     })
 }
 
+/// Waits until calls that are decided are carried out and recorded, or let go, but not for longer than `time`.
+fn settled(kept: &Kept, pulse: &Pulse, time: Duration) {
+    let until = Instant::now() + time;
+    while pulse.is_at_work() && !kept.tracer.has_ended() && Instant::now() < until {
+        kept.wake();
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// Waits until the tracer has attached to all threads; how many there are. One that hangs is ended: it would
 /// hold a command that is to be ended.
 fn await_tracer(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
@@ -325,16 +337,23 @@ impl Backend for Ptrace {
         })
     }
 
-    fn activate(&mut self) -> Result<u64, BackendError> {
-        Ok(self.memory.arm_now())
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
+        Ok(self.memory.arm_now(plan.armed()))
     }
 
-    fn leased(&self) -> Option<Arc<dyn Leased>> {
-        Some(Arc::clone(&self.memory) as Arc<dyn Leased>)
+    fn memory(&self) -> Option<&Arc<Memory>> {
+        Some(&self.memory)
     }
 
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|running| running.events.fd())
+    fn wake(&self) {
+        if let Some(running) = &self.running {
+            running.kept.wake();
+        }
+    }
+
+    fn event_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let running = self.running.iter();
+        running.map(|running| running.events.fd()).collect()
     }
 
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
@@ -381,10 +400,7 @@ impl Backend for Ptrace {
         };
         if running.command.is_some() {
             // Calls that were decided before are answered and recorded.
-            let until = Instant::now() + SETTLING;
-            while running.pulse.is_at_work() && Instant::now() < until {
-                std::thread::sleep(LOOK);
-            }
+            settled(&running.kept, &running.pulse, SETTLING);
             return Ok(());
         }
         // Its end lets every thread go on.

@@ -14,6 +14,8 @@ const ERRNO: usize = 12;
 const TID: usize = 16;
 const THREADS: usize = 20;
 const SINCE: usize = 24;
+const OPEN: usize = 32;
+const FINISHED: usize = 36;
 
 /// How far the tracer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(super) struct Pulse(Mapping);
 
 impl Pulse {
     pub(super) fn new() -> Result<Self, SysError> {
-        Ok(Self(Mapping::anonymous(SINCE + 8)?))
+        Ok(Self(Mapping::anonymous(FINISHED + 4)?))
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
@@ -77,9 +79,26 @@ impl Pulse {
         self.since().load(Acquire)
     }
 
-    /// Whether a stop is looked at.
+    /// So many calls are decided, and not settled: their threads wait, or something is to happen once they
+    /// have run. Before it rests.
+    pub(super) fn set_open(&self, calls: usize) {
+        self.word(OPEN)
+            .store(u32::try_from(calls).unwrap_or(u32::MAX), Release);
+    }
+
+    /// It ends since no tracee is left.
+    pub(super) fn finish(&self) {
+        self.word(FINISHED).store(1, Release);
+    }
+
+    /// Whether it did.
+    pub(super) fn has_finished(&self) -> bool {
+        self.word(FINISHED).load(Acquire) != 0
+    }
+
+    /// Whether a stop is looked at, or a call is not settled.
     pub(super) fn is_at_work(&self) -> bool {
-        self.at_work_since() != 0
+        self.at_work_since() != 0 || self.word(OPEN).load(Acquire) != 0
     }
 
     /// Tells how far it has come.

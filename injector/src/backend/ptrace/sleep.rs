@@ -16,6 +16,9 @@ pub(super) const INTERRUPTED: i64 = -4;
 pub(super) const RESTARTS: i64 = -516;
 pub(super) const RESTARTS_LAST: i64 = -512;
 
+/// `ERESTARTNOINTR`: the call comes again also where a handler runs before.
+pub(super) const COMES_AGAIN: i64 = -513;
+
 const AGAIN: i64 = -11;
 const IN_PROGRESS: i64 = -115;
 
@@ -328,6 +331,18 @@ impl Signals {
 
 fn bit(signal: i32) -> u64 {
     1 << (signal - 1).clamp(0, 63)
+}
+
+/// Whether a call with this result, which the kernel would make again, gives EINTR where a handler runs:
+/// `ERESTARTNOHAND` and `ERESTART_RESTARTBLOCK` (arch/x86/kernel/signal.c, `handle_signal`).
+pub(super) fn ends_for_a_handler(result: i64) -> bool {
+    const NO_HANDLER: i64 = -514;
+    result == NO_HANDLER || result == RESTARTS
+}
+
+/// Whether a signal is about to be delivered to a thread.
+pub(super) fn is_pending(tid: u32, signal: i32) -> bool {
+    Signals::of(tid).pending() & bit(signal) != 0
 }
 
 /// Whether a signal ends the thread's call whether it is traced or not: `signal`, which is about to be

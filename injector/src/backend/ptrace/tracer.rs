@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
-use injector_common::RunState;
+use injector_common::{MarkState, RunState};
 
 use super::census::Census;
 use super::owed::{LEAVING, Owed};
@@ -41,6 +41,8 @@ const DRAINING_NS: u64 = 100_000_000;
 pub(super) enum Work {
     /// Decides them by rules, and takes note of all.
     Decide(Box<Recorder>, Arc<Seen>),
+    /// Does what the program in the kernel has decided, which stops those threads.
+    Act(Box<Recorder>),
     /// Counts them.
     Count(Census),
 }
@@ -126,7 +128,7 @@ impl Tracer {
     /// The descriptors that the process has to keep.
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         let out = match &self.work {
-            Work::Decide(recorder, _) => recorder.fd(),
+            Work::Decide(recorder, _) | Work::Act(recorder) => recorder.fd(),
             Work::Count(census) => census.fd(),
         };
         [out, self.finject.as_fd(), self.owed.fd()]
@@ -143,6 +145,25 @@ impl Tracer {
         )
     }
 
+    /// Whether the kernel program stops the threads of which something is to be done, and none other stops for
+    /// a call.
+    pub(super) fn acts(&self) -> bool {
+        matches!(self.work, Work::Act(_))
+    }
+
+    /// Whether threads stop for few calls, rather than for all.
+    pub(super) fn sees_few(&self) -> bool {
+        self.is_filtered() || self.acts()
+    }
+
+    /// Whose firings are settled.
+    pub(super) fn recorder(&self) -> Option<&Recorder> {
+        match &self.work {
+            Work::Decide(recorder, _) | Work::Act(recorder) => Some(recorder),
+            Work::Count(_) => None,
+        }
+    }
+
     /// Whether all threads are to be let go.
     pub(super) fn is_over(&self) -> bool {
         !self.is_filtered() && self.memory.state() == RunState::Off
@@ -151,7 +172,7 @@ impl Tracer {
     /// Whether a call that is made again is reported at its entry. By a filter only those are that it
     /// names, and none that the kernel goes on with under another number.
     pub(super) fn sees_again(&self, registers: &Registers) -> bool {
-        if !self.is_filtered() {
+        if !self.sees_few() {
             return true;
         }
         let call = u16::try_from(registers.nr()).map(|nr| CallSlot {
@@ -164,6 +185,38 @@ impl Tracer {
             }
             _ => false,
         }
+    }
+
+    /// A call that is made again though its thread would not have noticed is not counted a second time by the
+    /// kernel program.
+    pub(super) fn let_pass(&self, tid: u32, registers: &Registers) {
+        if let Work::Act(recorder) = &self.work
+            && let Ok(nr) = u16::try_from(registers.nr())
+            && registers.result() != sleep::RESTARTS
+        {
+            let call = CallSlot {
+                compat: !registers.is_native(),
+                nr,
+            };
+            // Without a mark it counts once more.
+            if recorder.decider.names(call) {
+                self.memory
+                    .pass_again(tid, call, registers.instruction(), registers.stack());
+            }
+        }
+    }
+
+    /// It does not come again.
+    pub(super) fn let_pass_no_longer(&self, tid: u32) {
+        if self.acts() && self.memory.mark_state(tid) == MarkState::Passes {
+            self.memory.free_mark(tid);
+        }
+    }
+
+    /// How many rules there are.
+    pub(super) fn rules(&self) -> usize {
+        self.recorder()
+            .map_or(0, |recorder| recorder.decider.rules())
     }
 
     /// Ends the process.
@@ -227,7 +280,7 @@ impl Tracer {
         }
         let shared = Shared::default();
         // Every thread was.
-        shared.asked.store(true, Release);
+        shared.asked.store(!self.acts(), Release);
         std::thread::scope(|scope| {
             scope.spawn(|| self.watch(&shared, waker));
             tracing.trace(&shared);

@@ -6,19 +6,17 @@ use std::os::unix::process::parent_id;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use injector_common::{EventKind, RunState};
+use injector_common::{Event, EventKind, RunState};
 
 use super::filters::Filters;
+use super::held::Keeping;
 use super::owed::{self, Deadline};
 use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::tracer::{Mode, Shared, Tracer, Work};
-use crate::backend::decider::{Decided, Fate};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
-use crate::backend::recorder::Recorder;
 use crate::sys::SysError;
-use crate::sys::process::{send_signal, send_thread_signal};
 use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
@@ -33,27 +31,31 @@ const IDLE: Duration = Duration::from_micros(200);
     clippy::struct_excessive_bools,
     reason = "independent facts of a thread, not a state"
 )]
-struct Tracee {
+pub(super) struct Tracee {
     tgid: u32,
     /// It is in a call whose entry was seen.
-    inside: bool,
+    pub(super) inside: bool,
     /// The call that it enters next is one that it had entered already, and left for the tracer.
-    again: bool,
+    pub(super) again: bool,
     /// The call that it is in is one that a signal may cut short for good.
-    is_prone: bool,
+    pub(super) is_prone: bool,
     /// When it entered the call that it is in, or the last one, `CLOCK_MONOTONIC` nanoseconds; 0 where
     /// that was not seen.
-    entered_ns: u64,
+    pub(super) entered_ns: u64,
     /// It was asked to stop, and in this sleep.
     asked: Option<Sleep>,
     /// The faults are over, and its calls are no longer looked at.
     released: bool,
     /// Its seccomp filters are suspended until the call that is skipped is over.
-    unfiltered: bool,
+    pub(super) unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
     deadline: Option<Deadline>,
     /// The call that it was sent back to, and may not have entered yet.
     made_again: Option<MadeAgain>,
+    /// The signal of its own for which it had stopped when it was to wait; 0 for none.
+    pub(super) signal: i32,
+    /// The signal by which the kernel program has stopped it is still to come.
+    pub(super) is_late: bool,
 }
 
 /// Why a thread's call may have ended that had not come to its end.
@@ -78,11 +80,11 @@ fn is_cut_short(tid: u32) -> bool {
 
 /// The thread that traces.
 pub(super) struct Tracing<'t> {
-    own: &'t Tracer,
+    pub(super) own: &'t Tracer,
     /// By thread id.
-    tracees: HashMap<u32, Tracee>,
+    pub(super) tracees: HashMap<u32, Tracee>,
     gate: Gate,
-    filters: Filters,
+    pub(super) filters: Filters,
     /// The command's own exec, which is no call of its program's, has come.
     has_begun: bool,
     /// A thread was asked to stop, or is in a call made again that has a time.
@@ -91,7 +93,8 @@ pub(super) struct Tracing<'t> {
     left: owed::Left,
     /// What is owed by this one, as it was last told.
     told: Vec<(u32, Deadline)>,
-    proc: Proc,
+    pub(super) keeping: Keeping,
+    pub(super) proc: Proc,
     place: Place,
 }
 
@@ -103,10 +106,11 @@ impl<'t> Tracing<'t> {
             tracees: HashMap::new(),
             gate: Gate::default(),
             filters: Filters::default(),
-            is_owing: true,
+            is_owing: !own.acts(),
             left: owed::Left::default(),
             told: Vec::new(),
             has_begun: matches!(own.mode, Mode::Attach(_)),
+            keeping: Keeping::default(),
             proc: Proc::default(),
             place: Place::of_this_thread(),
         }
@@ -167,13 +171,17 @@ impl<'t> Tracing<'t> {
         }
         let owed = self.left.owed.remove(&tid);
         let mut sleep = sleep.owing(owed, self.left.at_ns);
+        let acts = self.own.acts();
         let asked = seized.and_then(|()| {
+            if acts {
+                return Ok(()); // It is only to stop when it is to wait.
+            }
             sleep = sleep.still(tid);
             ptrace::interrupt(tid)
         });
         match asked {
             Ok(()) => {
-                self.add(tid, tgid.0).asked = Some(sleep);
+                self.add(tid, tgid.0).asked = (!acts).then_some(sleep);
                 Ok(())
             }
             // It has ended, or was attached with the thread that made it.
@@ -185,7 +193,8 @@ impl<'t> Tracing<'t> {
     }
 
     fn add(&mut self, tid: u32, tgid: u32) -> &mut Tracee {
-        if tid == tgid && !self.tracees.contains_key(&tid) {
+        // Where the kernel program decides, it counts them.
+        if tid == tgid && !self.tracees.contains_key(&tid) && !self.own.acts() {
             self.own.memory.next_target();
         }
         self.tracees.entry(tid).or_insert(Tracee {
@@ -199,6 +208,8 @@ impl<'t> Tracing<'t> {
             asked: None,
             deadline: None,
             made_again: None,
+            signal: 0,
+            is_late: false,
         })
     }
 
@@ -211,15 +222,17 @@ impl<'t> Tracing<'t> {
             match waited {
                 Ok(Waited::Stopped(tid, stop)) => {
                     self.stopped(tid, stop);
-                    self.settle(tid, now_ns);
+                    self.move_to(tid, now_ns);
                 }
                 Ok(Waited::Ended(tid, status)) => self.ended(tid, status),
                 Ok(Waited::Interrupted) => {}
                 Ok(Waited::NoneLeft) | Err(_) => {
+                    self.own.pulse.finish();
                     self.own.pulse.rest();
                     return;
                 }
             }
+            self.keep_time();
             self.tell(shared);
             if shared.may_leave(self.is_owing) {
                 self.own.leave();
@@ -229,7 +242,7 @@ impl<'t> Tracing<'t> {
     }
 
     /// Runs where the threads that stop are best traced from.
-    fn settle(&mut self, tid: u32, now_ns: u64) {
+    fn move_to(&mut self, tid: u32, now_ns: u64) {
         let proc = &self.proc;
         self.place.stopped(tid, now_ns, |tid| {
             proc.process(Tgid(tid)).map(|thread| thread.processor)
@@ -245,6 +258,10 @@ impl<'t> Tracing<'t> {
             shared.asked.store(is_asked, Release);
             self.is_owing = wake_ns != 0 || is_asked;
         }
+        if self.own.memory.state() == RunState::Off {
+            self.let_all_run();
+        }
+        self.own.pulse.set_open(self.keeping.open());
         if self.own.is_over() {
             let owed = |(tid, tracee): (&u32, &Tracee)| tracee.deadline.map(|at| (*tid, at));
             let owed: Vec<_> = self.tracees.iter().filter_map(owed).collect();
@@ -253,21 +270,29 @@ impl<'t> Tracing<'t> {
                 self.told = owed;
             }
             // One whose filters are suspended is waited for: they would judge the call -1.
-            let is_away =
-                |tracee: &Tracee| (tracee.released || tracee.inside) && !tracee.unfiltered;
-            shared
-                .drained
-                .store(self.tracees.values().all(is_away), Release);
+            let acts = self.own.acts();
+            let is_away = |tracee: &Tracee| {
+                let is_elsewhere = tracee.released || tracee.inside != acts;
+                is_elsewhere && !tracee.unfiltered
+            };
+            let is_drained = self.tracees.values().all(is_away) && !self.keeping.keeps_any();
+            shared.drained.store(is_drained, Release);
         }
     }
 
     fn ended(&mut self, tid: u32, status: i32) {
+        if self.own.acts() {
+            self.own.memory.free_mark(tid);
+        }
         self.filters.forget(tid);
+        self.let_go(tid);
         if let Some(tracee) = self.tracees.remove(&tid)
             && tracee.tgid == tid
         {
             self.note(EventKind::Exited, tid, 0, status);
-            self.own.memory.add_exited();
+            if !self.own.acts() {
+                self.own.memory.add_exited();
+            }
         }
     }
 
@@ -300,14 +325,32 @@ impl<'t> Tracing<'t> {
         next
     }
 
-    fn go_on(&mut self, tid: u32, signal: i32) {
+    pub(super) fn go_on(&mut self, tid: u32, signal: i32) {
+        let own = self
+            .tracees
+            .get_mut(&tid)
+            .map(|tracee| std::mem::take(&mut tracee.signal));
+        let signal = if signal == 0 {
+            own.unwrap_or(0)
+        } else {
+            signal
+        };
         let is_over = self.own.is_over();
         let how = match self.tracees.get_mut(&tid) {
             // Until the call that is made again is over, which no filter tells.
-            Some(tracee) if self.own.is_filtered() && tracee.deadline.is_some() => {
+            Some(tracee)
+                if self.own.sees_few()
+                    && (tracee.deadline.is_some() || self.keeping.waits_for(tid)) =>
+            {
                 Resume::ToSyscall
             }
-            _ if self.own.is_filtered() => Resume::Go,
+            // Its exit will not be seen.
+            Some(tracee) if self.own.sees_few() => {
+                tracee.inside = false;
+                tracee.entered_ns = 0;
+                Resume::Go
+            }
+            None if self.own.sees_few() => Resume::Go,
             Some(tracee) if is_over && tracee.deadline.is_none() && !tracee.unfiltered => {
                 tracee.released = true;
                 Resume::Go
@@ -326,8 +369,13 @@ impl<'t> Tracing<'t> {
                     self.entered(tid, &entry);
                 }
             }
+            Stop::Signal(signal) if self.is_for_the_kernel(tid, signal) => return,
             Stop::Signal(signal) => {
                 self.mend(tid, Cause::Signal(signal));
+                if sleep::is_handled(tid, Some(signal)) {
+                    // A handler comes next, and then another call.
+                    self.is_elsewhere(tid);
+                }
                 return self.go_on(tid, signal);
             }
             Stop::Group => {
@@ -346,7 +394,9 @@ impl<'t> Tracing<'t> {
             // ended by now.
             Stop::Born | Stop::Other => {}
         }
-        self.go_on(tid, 0);
+        if !self.keeping.keeps(tid) {
+            self.go_on(tid, 0);
+        }
     }
 
     /// Whether a thread is traced on; one that is not known yet is newly born, and not where its
@@ -375,23 +425,31 @@ impl<'t> Tracing<'t> {
         if former != tid {
             self.tracees.remove(&former);
             self.filters.forget(former);
+            // The first thread is gone without a word, and its id is this one's now.
+            self.let_go(tid);
+            if self.own.acts() {
+                self.own.memory.free_mark(tid);
+                self.own.memory.free_mark(former);
+            }
+            self.keeping.rename(former, tid);
         }
         // It may be another thread's id so far.
         self.filters.forget(tid);
         if let Work::Decide(recorder, _) = &self.own.work {
             recorder.forget_names();
         }
-        let is_filtered = self.own.is_filtered();
+        let is_filtered = self.own.sees_few();
+        let waits = self.keeping.waits_for(tid);
         let tracee = self.add(tid, tid);
         tracee.again = false;
         tracee.deadline = None;
         tracee.made_again = None;
         // Seen from the entry of exec to its exit, which is reported where calls' sides are.
-        tracee.inside = !is_filtered;
+        tracee.inside = !is_filtered || waits;
         if std::mem::replace(&mut self.has_begun, true) {
             self.note(EventKind::Execed, tid, 0, 0);
         }
-        if !self.own.from_exec {
+        if !self.own.from_exec && !self.own.acts() {
             self.gate.exec(tid, tid, None);
         }
     }
@@ -412,8 +470,12 @@ impl<'t> Tracing<'t> {
             } else if tracee.is_prone {
                 self.left(tid);
             }
+            let is_over = |tracee: &Tracee| !tracee.again && tracee.made_again.is_none();
+            if self.tracees.get(&tid).is_some_and(is_over) {
+                self.ran(tid);
+            }
             // Where there is a filter, the next call's entry may not be seen.
-            if self.own.is_filtered()
+            if self.own.sees_few()
                 && let Some(tracee) = self.tracees.get_mut(&tid)
             {
                 tracee.entered_ns = 0;
@@ -429,8 +491,10 @@ impl<'t> Tracing<'t> {
                 }
                 tracee.is_prone = tracee.deadline.is_some() || sleep::is_prone(&entry);
                 // Where there is a filter, it tells of the calls that count.
-                if !self.own.is_filtered() {
+                if !self.own.sees_few() {
                     self.entered(tid, &entry);
+                } else if !self.keeping.may_go_on_as(tid, &entry) {
+                    self.is_elsewhere(tid);
                 }
             }
             Ok(Side::Exit | Side::Neither) | Err(_) => {}
@@ -467,6 +531,7 @@ impl<'t> Tracing<'t> {
             return;
         }
         let tgid = tracee.tgid;
+        self.is_elsewhere(tid);
         // A number of x32's ABI is beyond all that rules name. What it may give the thread counts all the
         // same.
         let Ok(nr) = u16::try_from(entry.nr) else {
@@ -499,11 +564,13 @@ impl<'t> Tracing<'t> {
         }
         match &own.work {
             Work::Count(census) => census.count(tid, call),
+            Work::Act(_) => {}
             Work::Decide(recorder, _) => {
                 let caller = || recorder.caller(tid);
                 let decided = recorder.decider.decide(call, &entry.args, caller);
                 if !decided.firings.is_empty() {
-                    self.carry_out(recorder, tgid, tid, call, entry, &decided);
+                    let facts = recorder.facts(tid, call, entry.args);
+                    self.carry_out(tid, entry, Event { tgid, ..facts }, decided);
                 }
             }
         }
@@ -518,50 +585,9 @@ impl<'t> Tracing<'t> {
         !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, &look)
     }
 
-    fn carry_out(
-        &mut self,
-        recorder: &Recorder,
-        tgid: u32,
-        tid: u32,
-        call: CallSlot,
-        entry: &Entry,
-        decided: &Decided,
-    ) {
-        let facts = recorder.facts(tid, call, entry.args);
-        let mut sent = Vec::new();
-        for firing in &decided.firings {
-            let signal = firing.signal();
-            sent.push(signal.is_none_or(|signal| send_thread_signal(tgid, tid, signal)));
-        }
-        let done = match decided.fate {
-            Fate::Runs => true,
-            Fate::Gets(value) => self.skip(tid, value),
-            Fate::Dies => {
-                self.skip(tid, -i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32)
-            }
-        };
-        for (firing, sent) in decided.firings.iter().zip(sent) {
-            recorder.settle(firing, done && sent, &facts);
-        }
-    }
-
-    /// A call at whose entry a thread is does not run, and gives this; whether that could be done. The
-    /// target's own filters would judge it as the call -1, after this stop; in a launched command
-    /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
-    fn skip(&mut self, tid: u32, value: i64) -> bool {
-        if !self.own.is_filtered() && self.filters.has(tid, || self.proc.has_filter(Tgid(tid))) {
-            if ptrace::set_options(tid, self.own.options(), true).is_err() {
-                return false;
-            }
-            if let Some(tracee) = self.tracees.get_mut(&tid) {
-                tracee.unfiltered = true;
-            }
-        }
-        let skipped = Registers::of(tid).and_then(|mut registers| {
-            registers.skip(value);
-            registers.set(tid)
-        });
-        skipped.is_ok()
+    /// A signal is not delivered, since it is nobody's: the call that it may have ended goes on.
+    pub(super) fn mend_for_nothing(&mut self, tid: u32) {
+        self.mend(tid, Cause::Another);
     }
 
     /// A call that ended for the tracer, and for nobody else, is made again with the time that is
@@ -589,9 +615,14 @@ impl<'t> Tracing<'t> {
             tracee.again = false;
             tracee.deadline = None;
             tracee.made_again = None;
+            // It comes again only behind the handler, if at all.
+            if registers.result() != sleep::COMES_AGAIN {
+                self.own.let_pass_no_longer(tid);
+            }
             if is_before {
                 registers.pass_over(sleep::INTERRUPTED);
                 let _ = registers.set(tid);
+                self.is_elsewhere(tid);
             }
             return;
         }
@@ -606,13 +637,18 @@ impl<'t> Tracing<'t> {
                 tracee.made_again = None;
                 registers.pass_over(value);
                 let _ = registers.set(tid);
+                self.own.let_pass_no_longer(tid);
+                self.is_elsewhere(tid);
             }
             return;
         }
         let is_seen_again = self.own.sees_again(&registers);
         match registers.result() {
             // The kernel makes it again by itself.
-            sleep::RESTARTS..=sleep::RESTARTS_LAST => tracee.again = is_seen_again,
+            sleep::RESTARTS..=sleep::RESTARTS_LAST => {
+                tracee.again = is_seen_again;
+                self.own.let_pass(tid, &registers);
+            }
             // The descriptor is closed all the same (close(2)), and by now it may be another's.
             sleep::INTERRUPTED if sleep::is_close(&registers) => {}
             sleep::INTERRUPTED => {
@@ -623,6 +659,7 @@ impl<'t> Tracing<'t> {
                 match deadline {
                     Some((at, value)) if at <= monotonic_ns() => registers.give(value),
                     _ => {
+                        self.own.let_pass(tid, &registers);
                         tracee.deadline = deadline;
                         tracee.again = is_seen_again;
                         tracee.made_again = Some(registers.make_again());

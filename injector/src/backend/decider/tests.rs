@@ -1,0 +1,270 @@
+//! What calls come to, by examples.
+
+use injector_common::rule::{ACT_DELAY, ACT_RESULT};
+
+use super::*;
+use crate::rule::{RuleText, compile};
+
+const CALL: CallSlot = CallSlot {
+    compat: false,
+    nr: 74,
+};
+
+const WRITE: CallSlot = CallSlot {
+    compat: false,
+    nr: 1,
+};
+
+const NO_ARGS: [u64; 6] = [0; 6];
+
+fn decider(rules: &[&str], dry_run: bool) -> Decider {
+    let texts: Vec<_> = rules.iter().map(|rule| RuleText::new(*rule)).collect();
+    let rules = compile(&texts).unwrap().rules;
+    let spec = Spec {
+        rules: rules
+            .iter()
+            .map(|rule| {
+                let calls = rule.calls.iter().copied().map(CallSlot::from);
+                (
+                    lower(rule).unwrap(),
+                    calls.filter(|call| !call.compat).collect(),
+                )
+            })
+            .collect(),
+        arming: Vec::new(),
+        seed: 7,
+        dry_run,
+    };
+    let decider = Decider::new(Arc::new(Memory::anonymous().unwrap()), &spec);
+    decider.memory.arm(u64::MAX, monotonic_ns(), u64::MAX);
+    decider
+}
+
+fn thread(tgid: u32, tid: u32) -> impl FnOnce() -> Option<Caller> {
+    move || {
+        Some(Caller {
+            tgid,
+            tid,
+            process_start: 1,
+            thread_start: 1,
+        })
+    }
+}
+
+fn fates(decider: &Decider, calls: usize) -> Vec<Fate> {
+    (0..calls)
+        .map(|_| {
+            decider
+                .decide(CALL, &NO_ARGS, || panic!("no rule asks who calls"))
+                .fate
+        })
+        .collect()
+}
+
+#[test]
+fn calls_are_decided_by_their_number() {
+    let (runs, fails) = (Fate::Runs, Fate::Gets(-5));
+    let decider = decider(&["fsync=EIO@2+2,max:2"], false);
+    assert_eq!(
+        fates(&decider, 7),
+        [runs, fails, runs, fails, runs, runs, runs]
+    );
+    let other = CallSlot {
+        compat: true,
+        ..CALL
+    };
+    assert_eq!(decider.decide(other, &NO_ARGS, || None), Decided::PASSES);
+    assert_eq!(decider.memory.report(1).rules[0].matched, 7);
+}
+
+#[test]
+fn of_several_results_the_first_decides_and_the_other_is_shadowed() {
+    let decider = decider(&["fsync=EIO@2", "fsync=2*EPERM->off"], false);
+    let seen = [Fate::Gets(-1), Fate::Gets(-5), Fate::Gets(-1), Fate::Runs];
+    assert_eq!(
+        fates(&decider, 4),
+        seen,
+        "a result that lost uses up nothing"
+    );
+    assert_eq!(decider.memory.report(2).rules[1].shadowed, 1);
+}
+
+#[test]
+fn calls_with_other_arguments_are_neither_counted_nor_failed() {
+    let decider = decider(&["write(fd=3,arg3>10)=EIO@2", "write=EPERM@1"], false);
+    let call = |fd: u64, length: u64| {
+        let args = [fd, 0, length, 0, 0, 0];
+        decider.decide(WRITE, &args, || None).fate
+    };
+    assert_eq!(call(4, 11), Fate::Gets(-1), "the other rule's");
+    assert_eq!(call(3, 11), Fate::Runs, "the first of its own");
+    assert_eq!(call(3, 10), Fate::Runs);
+    assert_eq!(call(0xffff_ffff_0000_0003, 11), Fate::Gets(-5), "an int");
+    let report = decider.memory.report(2);
+    let told = report
+        .rules
+        .iter()
+        .map(|r| (r.matched, r.excluded, r.fired));
+    assert_eq!(told.collect::<Vec<_>>(), [(2, 2, 0), (4, 0, 0)]);
+}
+
+#[test]
+fn scopes_count_for_themselves() {
+    for (rule, fired) in [
+        ("fsync=EIO@2,per:thread", [false, false, false, true]),
+        ("fsync=EIO@2,per:process", [false, true, false, false]),
+    ] {
+        let decider = decider(&[rule], false);
+        let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
+        let seen = callers.map(|(tgid, tid)| {
+            decider.decide(CALL, &NO_ARGS, thread(tgid, tid)).fate == Fate::Gets(-5)
+        });
+        assert_eq!(seen, fired, "{rule}");
+        assert_eq!(
+            decider.decide(CALL, &NO_ARGS, || None),
+            Decided::PASSES,
+            "it is gone"
+        );
+        assert_eq!(decider.memory.report(1).rules[0].matched, 4);
+    }
+}
+
+#[test]
+fn counters_of_those_that_are_gone_make_room() {
+    let decider = decider(&["fsync=EIO@2,per:process"], false);
+    decider.scopes().room = 4;
+    let calls = |tgid: u32| {
+        let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid));
+        decided.fate == Fate::Gets(-5)
+    };
+    for tgid in 1..=4 {
+        assert!(!calls(tgid));
+    }
+    assert!(!calls(5) && !calls(5), "without a counter calls pass");
+    assert_eq!(decider.memory.report(1).rules[0].scopes_full, 2);
+    decider.prune(|tgid, start| tgid == 3 && start == 1);
+    assert!(calls(3), "it has kept its count");
+    assert!(!calls(5) && calls(5));
+    decider.prune(|_, _| panic!("half of the room is free"));
+}
+
+#[test]
+fn a_lease_that_lapsed_ends_all_for_good() {
+    let decider = decider(&["fsync=EIO"], false);
+    decider.memory.renew(1);
+    assert_eq!(fates(&decider, 1), [Fate::Runs]);
+    decider.memory.renew(u64::MAX);
+    assert_eq!(fates(&decider, 1), [Fate::Runs]);
+    assert!(decider.memory.report(1).lapsed);
+}
+
+#[test]
+fn a_dry_run_counts_and_fires_nothing() {
+    let decider = decider(&["fsync=kill@2"], true);
+    assert_eq!(fates(&decider, 3), [Fate::Runs; 3]);
+    let report = decider.memory.report(1).rules[0];
+    assert_eq!((report.matched, report.fired), (3, 1));
+}
+
+const FACTS: Event = Event {
+    kind: 0,
+    rule: 0,
+    count: 0,
+    ordinal: 0,
+    mono_ns: 0,
+    tgid: 5,
+    tid: 6,
+    comm: [0; 16],
+    abi: 0,
+    nr: 74,
+    args: [0; 6],
+    actions: 0,
+    signal: 0,
+    value: 0,
+    delay_ns: 0,
+    after_delay_ns: 0,
+    after_signal: 0,
+    reserved: 0,
+};
+
+#[test]
+fn only_what_was_carried_out_has_fired() {
+    let decider = decider(&["fsync=signal:SIGUSR1+EIO@1..4"], false);
+    for (actions, told) in [
+        (0, None),
+        (ACT_RESULT, Some((2, -5, 0, 6))),
+        (ACT_SIGNAL, Some((3, 0, 10, 6))),
+        (ACT_SIGNAL | ACT_RESULT, Some((4, -5, 10, 6))),
+    ] {
+        let decided = decider.decide(CALL, &NO_ARGS, || None);
+        assert_eq!(decided.firings[0].signal(), Some(10));
+        let done = Done {
+            actions,
+            ..Done::default()
+        };
+        let record = decider.settle(&decided.firings[0], &done, &FACTS);
+        let record = record.map(|event| (event.count, event.value, event.signal, event.tid));
+        assert_eq!(record, told);
+    }
+    let report = decider.memory.report(1).rules[0];
+    assert_eq!((report.fired, report.lost), (3, 3));
+}
+
+#[test]
+fn what_was_let_go_is_not_lost_and_what_was_moot_is_told() {
+    let decider = decider(&["fsync=delay:1s+after:EIO"], false);
+    let settle = |done: Done| {
+        let decided = decider.decide(CALL, &NO_ARGS, || None);
+        assert_eq!(decided.fate, Fate::RunsThenGets(-5));
+        let record = decider.settle(&decided.firings[0], &done, &FACTS);
+        record.map(|event| (event.actions, event.value, event.delay_ns))
+    };
+    let waited = Done {
+        actions: ACT_DELAY,
+        delay_ns: 7,
+        ..Done::default()
+    };
+    let let_go = settle(Done {
+        is_let_go: true,
+        ..waited
+    });
+    assert_eq!(let_go, Some((ACT_DELAY, 0, 7)));
+    let moot = settle(Done {
+        is_moot: true,
+        ..waited
+    });
+    assert_eq!(moot, Some((ACT_DELAY, 0, 7)));
+    let whole = settle(Done {
+        actions: ACT_DELAY | ACT_AFTER_RESULT,
+        ..waited
+    });
+    assert_eq!(whole, Some((ACT_DELAY | ACT_AFTER_RESULT, -5, 7)));
+    let report = decider.memory.report(1).rules[0];
+    assert_eq!((report.fired, report.lost, report.moot), (3, 0, 1));
+}
+
+#[test]
+fn lengths_of_waits_are_the_seeds() {
+    let rules = ["fsync=delay:1ms..9ms+after:delay:1ms..9ms"];
+    let lengths = |decider: &Decider| -> Vec<(u64, u64)> {
+        let lengths = (0..50).map(|_| {
+            let decided = decider.decide(CALL, &NO_ARGS, || None);
+            let firing = decided.firings[0];
+            (firing.wait().unwrap().ns, firing.after_wait().unwrap().ns)
+        });
+        lengths.collect()
+    };
+    let found = lengths(&decider(&rules, false));
+    assert_eq!(found, lengths(&decider(&rules, false)));
+    let bounds = 1_000_000..=9_000_000;
+    for (before, after) in &found {
+        assert!(bounds.contains(before) && bounds.contains(after));
+        assert_ne!(before, after);
+    }
+    let all: std::collections::BTreeSet<_> = found.iter().map(|(before, _)| before).collect();
+    assert!(all.len() > 45, "{all:?}");
+    let held = decider(&["fsync=hold:2s"], false);
+    let decided = held.decide(CALL, &NO_ARGS, || None);
+    let wait = decided.firings[0].wait().unwrap();
+    assert_eq!((wait.ns, wait.is_hold), (2_000_000_000, true));
+}

@@ -1,0 +1,401 @@
+//! What the thread that traces does for rules that fire: before a call, in its place, and after it. Threads
+//! that wait stay at the stop at which they are.
+
+use injector_common::rule::{ACT_AFTER_SIGNAL, ACT_SIGNAL};
+use injector_common::{Event, MarkState, RunState};
+
+use super::held::Held;
+use super::sleep;
+use super::tracer::Work;
+use super::tracing::Tracing;
+use crate::backend::decider::{Decided, Fate};
+use crate::backend::memory::CallSlot;
+use crate::backend::recorder::Recorder;
+use crate::backend::waits::{Stay, Then};
+use crate::sys::process::{send_signal, send_thread_signal};
+use crate::sys::ptrace::{self, Entry, Registers};
+use crate::sys::time::monotonic_ns;
+use crate::target::process::Tgid;
+
+/// The signal by which the kernel program stops a thread, and where it says that it comes from (sigaction(2)).
+const MARKS_SIGNAL: i32 = libc::SIGWINCH;
+const SI_KERNEL: i32 = 0x80;
+
+impl Tracing<'_> {
+    /// Carries out what was decided for the call at whose entry a thread is.
+    pub(super) fn carry_out(&mut self, tid: u32, entry: &Entry, facts: Event, decided: Decided) {
+        let mut held = Held {
+            is_prone: sleep::is_prone(entry),
+            begins_anew: false,
+            stay: Stay::of(decided),
+            facts,
+        };
+        let now_ns = monotonic_ns();
+        match held.stay.next(now_ns) {
+            Some(until_ns) => self.keep(tid, until_ns, held, now_ns),
+            None => self.act(tid, held),
+        }
+    }
+
+    /// A thread is about to get a signal. Whether the kernel program has stopped it: then this is its stop, whatever
+    /// the signal is, and one of the program's own is delivered when it goes on.
+    pub(super) fn is_for_the_kernel(&mut self, tid: u32, signal: i32) -> bool {
+        let own = self.own;
+        let Work::Act(recorder) = &own.work else {
+            return false;
+        };
+        let is_ours = signal == MARKS_SIGNAL && ptrace::signal_code(tid) == Some(SI_KERNEL);
+        let Some(mark) = own.memory.asked(tid) else {
+            let is_late = own.memory.mark_state(tid) == MarkState::Late;
+            if is_late {
+                own.memory.free_mark(tid);
+            }
+            let Some(tracee) = self.tracees.get_mut(&tid) else {
+                return false;
+            };
+            tracee.is_late |= is_late;
+            let is_nobodys = is_ours && std::mem::take(&mut tracee.is_late);
+            if is_nobodys {
+                self.mend_for_nothing(tid);
+                self.go_on(tid, 0);
+            }
+            return is_nobodys;
+        };
+        if !self.tracees.contains_key(&tid) {
+            return false;
+        }
+        // What was to happen after another call of its does not.
+        self.is_elsewhere(tid);
+        if let Some(tracee) = self.tracees.get_mut(&tid) {
+            tracee.signal = if is_ours { 0 } else { signal };
+            // One that is sent while one is pending is none.
+            tracee.is_late = signal != MARKS_SIGNAL;
+        }
+        let call = CallSlot {
+            compat: mark.abi != 0,
+            nr: mark.nr as u16,
+        };
+        let facts = Event {
+            comm: mark.comm,
+            ..Recorder::call(mark.tgid, tid, call, mark.args)
+        };
+        let entry = Entry {
+            compat: call.compat,
+            nr: mark.nr.into(),
+            instruction: mark.instruction,
+            args: mark.args,
+        };
+        let mut held = Held {
+            is_prone: sleep::is_prone(&entry),
+            begins_anew: true,
+            stay: Stay::of(recorder.decider.marked(&mark)),
+            facts,
+        };
+        let now_ns = monotonic_ns();
+        if let Some(until_ns) = held.stay.next(now_ns) {
+            self.keep(tid, until_ns, held, now_ns);
+        } else {
+            self.act(tid, held);
+        }
+        if !self.keeping.keeps(tid) {
+            self.go_on(tid, 0);
+        }
+        true
+    }
+
+    /// Keeps a thread at its stop until then; where it could not be woken, its call runs at once.
+    fn keep(&mut self, tid: u32, until_ns: u64, mut held: Held, now_ns: u64) {
+        if !self.keeping.can_wait() {
+            if held.begins_anew {
+                self.own.memory.pass_marked(tid);
+            }
+            return self.settle(&held);
+        }
+        self.begins_to_wait(&mut held.stay);
+        self.keeping.keep(tid, until_ns, held);
+        self.keeping.set_alarm(now_ns);
+    }
+
+    /// Takes down for which rule a thread waits.
+    fn begins_to_wait(&self, stay: &mut Stay) {
+        let memory = &self.own.memory;
+        if let Some(waits_for) = stay.waits_for(u64::MAX) {
+            memory.cell(waits_for.rule).count_waits(true);
+        }
+        if let Some(rule) = stay.new_hit() {
+            memory.cell(rule).add_hit();
+        }
+    }
+
+    /// Lets threads go on whose wait is over.
+    pub(super) fn keep_time(&mut self) {
+        let own = self.own;
+        let memory = &own.memory;
+        let now_ns = monotonic_ns();
+        if self.keeping.keeps_any() {
+            if memory.state() == RunState::Armed && now_ns > memory.lease() {
+                memory.lapse();
+            }
+            let is_over = memory.state() == RunState::Off;
+            while let Some((tid, held)) = self.keeping.take_due(now_ns, is_over) {
+                let then = if is_over { None } else { Some(Then::Rest) };
+                self.wait_is_over(tid, held, then, now_ns);
+            }
+        }
+        self.release(now_ns);
+        self.keeping.set_alarm(now_ns);
+    }
+
+    /// Lets threads go on whose rules are out of force, and those that finject asks for.
+    fn release(&mut self, now_ns: u64) {
+        let own = self.own;
+        let memory = &own.memory;
+        let armed = memory.armed();
+        if self.keeping.keeps_any()
+            && memory.state() == RunState::Armed
+            && memory.holds_for_disarmed(own.rules())
+        {
+            let is_disarmed = |stay: &Stay| {
+                let waits_for = stay.waits_for(armed)?;
+                waits_for.is_disarmed.then_some(waits_for.since_ns)
+            };
+            for (tid, held) in self.keeping.take_some(usize::MAX, is_disarmed) {
+                self.wait_is_over(tid, held, Some(Then::Rest), now_ns);
+            }
+        }
+        if let Some(asked) = memory.release_asked() {
+            let is_meant = |stay: &Stay| stay.waits_for(armed)?.is_meant(&asked);
+            let meant = self.keeping.take_some(asked.most, is_meant);
+            let number = meant.len();
+            for (tid, held) in meant {
+                self.wait_is_over(tid, held, Some(Then::of(&asked)), now_ns);
+            }
+            memory.answer_release(asked.request, number);
+        }
+    }
+
+    /// Takes down that a thread's wait is over.
+    fn ends_to_wait(&self, stay: &Stay) {
+        if let Some(waits_for) = stay.waits_for(u64::MAX) {
+            self.own.memory.cell(waits_for.rule).count_waits(false);
+        }
+    }
+
+    /// A kept thread's wait is over; `then` says what becomes of its call, [`None`] that the faults are over.
+    fn wait_is_over(&mut self, tid: u32, mut held: Held, then: Option<Then>, now_ns: u64) {
+        self.ends_to_wait(&held.stay);
+        match then {
+            None => held.stay.let_go(now_ns),
+            Some(then) => {
+                held.stay.release(then);
+                held.stay.disarm(self.own.memory.armed());
+            }
+        }
+        if let Some(until_ns) = held.stay.next(now_ns) {
+            self.begins_to_wait(&mut held.stay);
+            return self.keeping.keep(tid, until_ns, held);
+        }
+        if held.stay.has_run() {
+            self.act_after(tid, held);
+        } else {
+            self.act(tid, held);
+        }
+        self.go_on(tid, 0);
+    }
+
+    /// What comes before the call, and of the call itself.
+    fn act(&mut self, tid: u32, mut held: Held) {
+        let tgid = held.facts.tgid;
+        for (firing, done) in held.stay.firings() {
+            if let Some(signal) = firing.signal()
+                && send_thread_signal(tgid, tid, signal)
+            {
+                done.actions |= ACT_SIGNAL;
+            }
+        }
+        let begins_anew = held.begins_anew;
+        let replace = |tracing: &mut Self, value| {
+            if begins_anew {
+                tracing.end_with(tid, value)
+            } else {
+                tracing.skip(tid, value)
+            }
+        };
+        let is_done = match held.stay.fate() {
+            Fate::Gets(value) => replace(self, value),
+            Fate::Dies => {
+                replace(self, -i64::from(libc::EINTR)) && send_signal(tgid, libc::SIGKILL as u32)
+            }
+            Fate::Runs | Fate::RunsThenGets(_) | Fate::RunsThenDies => false,
+        };
+        if is_done {
+            held.stay.replaced();
+        } else if begins_anew {
+            self.own.memory.pass_marked(tid);
+        }
+        if !is_done && held.stay.has_waited() && Registers::of(tid).is_err() {
+            // It was killed while it waited.
+            held.stay.let_go(monotonic_ns());
+        }
+        let has_after = held.stay.has_after();
+        let is_late = held.stay.has_waited() && !self.own.sees_few();
+        if let Some(tracee) = self.tracees.get_mut(&tid)
+            && (has_after || is_late)
+        {
+            // Its time begins only now.
+            tracee.entered_ns = monotonic_ns();
+        }
+        if !has_after {
+            return self.settle(&held);
+        }
+        if let Some(tracee) = self.tracees.get_mut(&tid) {
+            // A filter's stop comes behind the one of the entry, which may not have been asked for.
+            tracee.inside = !begins_anew;
+            tracee.is_prone |= held.is_prone;
+        }
+        self.keeping.let_run(tid, held);
+    }
+
+    /// A call that would begin anew does not, and gives this.
+    fn end_with(&mut self, tid: u32, value: i64) -> bool {
+        self.own.memory.free_mark(tid);
+        let given = Registers::of(tid).and_then(|mut registers| {
+            registers.give(value);
+            registers.set(tid)
+        });
+        given.is_ok()
+    }
+
+    /// A thread's call has run, and is not made again for the tracer.
+    pub(super) fn ran(&mut self, tid: u32) {
+        let Some(mut held) = self.keeping.has_run(tid) else {
+            return;
+        };
+        let now_ns = monotonic_ns();
+        if self.own.memory.state() != RunState::Armed {
+            held.stay.let_go(now_ns);
+            return self.settle(&held);
+        }
+        held.stay.disarm(self.own.memory.armed());
+        let registers = Registers::of(tid);
+        let result = registers.as_ref().map_or(0, Registers::result);
+        if (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result) {
+            if !sleep::is_handled(tid, None) {
+                // The kernel makes it again by itself.
+                if let (Some(tracee), Ok(registers)) = (self.tracees.get_mut(&tid), &registers) {
+                    tracee.again = self.own.sees_again(registers);
+                }
+                return self.keeping.let_run(tid, held);
+            }
+            if !sleep::ends_for_a_handler(result) {
+                // Where it is made again after the handler, it is another call.
+                held.stay.be_moot();
+                return self.settle(&held);
+            }
+        }
+        if self.is_judged(tid) {
+            // The target's own filter has taken the call back, and raises SIGSYS in its place.
+            held.stay.be_moot();
+            return self.settle(&held);
+        }
+        let is_done = match held.stay.fate() {
+            Fate::RunsThenGets(_) if (-4095..0).contains(&result) => {
+                held.stay.miss_result();
+                false
+            }
+            Fate::RunsThenGets(value) => registers.is_ok_and(|mut registers| {
+                registers.give(value);
+                registers.set(tid).is_ok()
+            }),
+            Fate::RunsThenDies => send_signal(held.facts.tgid, libc::SIGKILL as u32),
+            Fate::Runs | Fate::Gets(_) | Fate::Dies => false,
+        };
+        if is_done {
+            held.stay.changed();
+        }
+        held.stay.turn();
+        match held.stay.next(now_ns) {
+            Some(until_ns) => self.keep(tid, until_ns, held, now_ns),
+            None => self.act_after(tid, held),
+        }
+    }
+
+    /// What comes last.
+    fn act_after(&self, tid: u32, mut held: Held) {
+        let tgid = held.facts.tgid;
+        if let Some(value) = held.stay.given_late()
+            && let Ok(mut registers) = Registers::of(tid)
+        {
+            registers.give(value);
+            if registers.set(tid).is_ok() {
+                held.stay.changed();
+            }
+        }
+        for (firing, done) in held.stay.firings() {
+            if let Some(signal) = firing.after_signal()
+                && send_thread_signal(tgid, tid, signal)
+            {
+                done.actions |= ACT_AFTER_SIGNAL;
+            }
+        }
+        self.settle(&held);
+    }
+
+    pub(super) fn settle(&self, held: &Held) {
+        if let Some(recorder) = self.own.recorder() {
+            for (firing, done) in held.stay.ended() {
+                recorder.settle(firing, done, &held.facts);
+            }
+        }
+    }
+
+    /// A call at whose entry a thread is does not run, and gives this; whether that could be done. The
+    /// target's own filters would judge it as the call -1, after this stop; in a launched command
+    /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
+    fn skip(&mut self, tid: u32, value: i64) -> bool {
+        if !self.own.is_filtered() && self.filters.has(tid, || self.proc.has_filter(Tgid(tid))) {
+            if ptrace::set_options(tid, self.own.options(), true).is_err() {
+                return false;
+            }
+            if let Some(tracee) = self.tracees.get_mut(&tid) {
+                tracee.unfiltered = true;
+            }
+        }
+        let skipped = Registers::of(tid).and_then(|mut registers| {
+            registers.skip(value);
+            registers.set(tid)
+        });
+        skipped.is_ok()
+    }
+
+    /// Whether a filter of the target's own is about to raise SIGSYS for the call that a thread was in.
+    fn is_judged(&mut self, tid: u32) -> bool {
+        let proc = &self.proc;
+        self.filters.has(tid, || proc.has_filter(Tgid(tid))) && sleep::is_pending(tid, libc::SIGSYS)
+    }
+
+    /// A thread is gone, or its place in the kernel is another's.
+    pub(super) fn let_go(&mut self, tid: u32) {
+        if let Some(mut held) = self.keeping.ended(tid) {
+            self.ends_to_wait(&held.stay);
+            held.stay.let_go(monotonic_ns());
+            self.settle(&held);
+        }
+    }
+
+    /// A thread is at the entry of another call than the one after which something was to happen.
+    pub(super) fn is_elsewhere(&mut self, tid: u32) {
+        if let Some(mut held) = self.keeping.has_run(tid) {
+            held.stay.be_moot();
+            self.settle(&held);
+        }
+    }
+
+    /// The faults are over: nothing happens any more after calls that run.
+    pub(super) fn let_all_run(&mut self) {
+        for mut held in self.keeping.take_running() {
+            held.stay.let_go(monotonic_ns());
+            self.settle(&held);
+        }
+    }
+}
