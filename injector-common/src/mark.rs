@@ -4,6 +4,14 @@
 
 use crate::limits::{MARKS, MAX_MARKED};
 
+/// The signal by which the program stops a thread, SIGWINCH: it does nothing where no handler was asked for, and
+/// hardly anybody sends it to a single thread, so that it is not merged with one of the program's own (signals
+/// below 32 do not queue).
+pub const MARK_SIGNAL: u32 = 28;
+
+/// What makes the kernel make a call again, whatever handler runs before: `-ERESTARTNOINTR` (include/linux/errno.h).
+pub const RESTART: i64 = -513;
+
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

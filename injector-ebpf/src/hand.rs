@@ -11,21 +11,15 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_send_signal_thread};
 use injector_common::limits::MAX_MARKED;
-use injector_common::mark::{Mark, MarkState, MarkedFiring, mark_of};
+use injector_common::mark::{MARK_SIGNAL, Mark, MarkState, MarkedFiring, mark_of};
 
 use crate::facts::{Regs, Task};
 use crate::{atomic, maps};
 
-/// SIGWINCH: it does nothing where no handler was asked for, and hardly anybody sends it to a single thread, so
-/// that it is not merged with one of the program's own (signals below 32 do not queue).
-const SIGNAL: u32 = 28;
 /// How long the signal is waited for, nanoseconds. It comes by an interrupt on this processor.
 const WAIT_NS: u64 = 20_000;
 /// Looks for it in that time, at most.
 const LOOKS: u32 = 1 << 14;
-
-/// What makes the kernel make a call again, whatever handler runs before (include/linux/errno.h).
-pub const RESTART: i64 = -513;
 
 /// A thread's mark.
 #[inline(always)]
@@ -123,7 +117,7 @@ struct Wait {
 extern "C" fn look(_index: u32, wait: *mut Wait) -> i64 {
     // SAFETY: the helper passes what `hand_over` gave it.
     unsafe {
-        if Task::current().has_pending(SIGNAL) {
+        if Task::current().has_pending(MARK_SIGNAL) {
             (*wait).seen = 1;
             return 1;
         }
@@ -135,7 +129,7 @@ extern "C" fn look(_index: u32, wait: *mut Wait) -> i64 {
 #[inline(never)]
 pub fn hand_over(tid: u32, tgid: u32, abi: u32, firings: u32) -> bool {
     let task = Task::current();
-    if !task.is_traced() || task.blocks(SIGNAL) || task.has_pending(SIGNAL) {
+    if !task.is_traced() || task.blocks(MARK_SIGNAL) || task.has_pending(MARK_SIGNAL) {
         return false;
     }
     let regs = task.regs();
@@ -153,7 +147,7 @@ pub fn hand_over(tid: u32, tgid: u32, abi: u32, firings: u32) -> bool {
     }
     set(mark, tid, MarkState::Asked);
     // SAFETY: no pointers.
-    if unsafe { bpf_send_signal_thread(SIGNAL) } != 0 {
+    if unsafe { bpf_send_signal_thread(MARK_SIGNAL) } != 0 {
         set(mark, tid, MarkState::Filling);
         return false;
     }

@@ -10,6 +10,7 @@
 )]
 
 mod cases;
+mod waits;
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_loop, bpf_override_return, bpf_send_signal, bpf_send_signal_thread,
 };
 use injector_common::limits::{MAX_MARKED, MAX_RETRIES, MAX_RULES, MAX_STEPS};
-use injector_common::mark::MarkedFiring;
+use injector_common::mark::{MarkedFiring, RESTART};
 use injector_common::rule::{
     ACT_DECIDES, ACT_HELD, ACT_KILL, ACT_REPLACES, ACT_RESULT, ACT_SIGNAL,
 };
@@ -215,7 +215,7 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     }
     if maps::has_holds() != 0 && call.listed != 0 && hand_over_or_carry_out(&mut call) {
         // SAFETY: the program's own context; the signal is pending.
-        unsafe { bpf_override_return(ctx.cast(), hand::RESTART as u64) };
+        unsafe { bpf_override_return(ctx.cast(), RESTART as u64) };
         return 0;
     }
     if call.decided != 0 {

@@ -17,7 +17,7 @@ use injector_common::{
 };
 
 use super::BackendError;
-pub use super::firing::{Decided, Done, Fate, Firing, Wait};
+use super::firing::{Decided, Done, Fate, Firing};
 use super::memory::{CallSlot, Cell, Memory};
 use crate::plan::{Arming, Plan};
 use crate::rule::lower::{kinds_of, lower};

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use injector_common::Event;
 
-use super::decider::{Caller, Decider, Done, Fate, Spec};
+use super::decider::{Caller, Decider, Spec};
+use super::firing::{Done, Fate};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
 use super::{Backend, BackendError, HookReport, Lost, Report, recorder};
@@ -145,10 +146,6 @@ impl Backend for Mock {
             targets: self.own_memory().report(0).targets_seen,
             ..HookReport::default()
         })
-    }
-
-    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
-        Ok(self.own_memory().arm_now(plan.armed()))
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {

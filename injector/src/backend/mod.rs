@@ -205,7 +205,10 @@ pub trait Backend: sealed::Sealed + Debug {
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError>;
 
     /// Puts those rules in force that are from the start; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
-    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError>;
+    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
+        let memory = self.memory().ok_or(BackendError::NotLoaded)?;
+        Ok(memory.arm_now(plan.armed()))
+    }
 
     /// The rules' counters and switches, once loaded.
     fn memory(&self) -> Option<&Arc<Memory>>;

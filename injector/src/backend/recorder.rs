@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 use injector_common::{Event, EventKind, limits::MAX_RULES};
 
 use super::Report;
-use super::decider::{Caller, Decider, Done, Firing, Spec};
+use super::decider::{Caller, Decider, Spec};
+use super::firing::{Done, Firing};
 use super::memory::{CallSlot, Memory};
 use super::ring::Sender;
 use super::threads::Threads;

@@ -9,8 +9,8 @@ use injector_common::rule::{
     ACT_RESULT, ACT_WAITS,
 };
 
-use super::decider::{Decided, Done, Fate, Firing, Wait};
-use super::memory::ReleaseAsked;
+use super::firing::{Decided, Done, Fate, Firing, Wait};
+use super::memory::{Memory, ReleaseAsked};
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +112,30 @@ impl Stay {
         })
     }
 
-    /// The rule of the firing whose wait is on, once, to be counted as hit.
-    pub(super) fn new_hit(&mut self) -> Option<usize> {
-        let index = self.running?.firing;
-        let done = self.done.get_mut(index)?;
-        let is_new = !std::mem::replace(&mut done.is_hit, true);
-        let firing = self.decided.firings.get(index)?;
-        is_new.then(|| firing.rule())
+    fn running_rule(&self) -> Option<usize> {
+        let firing = self.decided.firings.get(self.running?.firing)?;
+        Some(firing.rule())
+    }
+
+    /// Counts that a thread waits for a rule, which is a hit of it once.
+    pub(super) fn count_begin(&mut self, memory: &Memory) {
+        let (Some(running), Some(rule)) = (self.running, self.running_rule()) else {
+            return;
+        };
+        let cell = memory.cell(rule);
+        cell.count_waits(true);
+        if let Some(done) = self.done.get_mut(running.firing)
+            && !std::mem::replace(&mut done.is_hit, true)
+        {
+            cell.add_hit();
+        }
+    }
+
+    /// Counts that it no longer does. Before the next wait is looked for.
+    pub(super) fn count_end(&self, memory: &Memory) {
+        if let Some(rule) = self.running_rule() {
+            memory.cell(rule).count_waits(false);
+        }
     }
 
     /// Rules that are out of force by now take no further part: neither with a wait that is on nor with what
@@ -369,7 +386,7 @@ mod tests {
 
     use super::*;
     use crate::backend::decider::{Decider, Spec};
-    use crate::backend::memory::{CallSlot, Memory};
+    use crate::backend::memory::CallSlot;
     use crate::rule::lower::lower;
     use crate::rule::{RuleText, compile};
     use crate::sys::time::monotonic_ns;
@@ -457,7 +474,17 @@ mod tests {
                 is_disarmed: false,
             };
             assert_eq!(stay.waits_for(1), Some(waits_for));
-            assert_eq!((stay.new_hit(), stay.new_hit()), (Some(0), None));
+            let memory = Memory::anonymous().unwrap();
+            for _ in 0..2 {
+                let waiting = |is_on| {
+                    let report = memory.report(1).rules[0];
+                    assert_eq!((report.waiting, report.hits), (is_on, 1));
+                };
+                stay.count_begin(&memory);
+                waiting(1);
+                stay.count_end(&memory);
+                waiting(0);
+            }
             stay.release(then);
             assert_eq!(stay.next(105), None);
             assert_eq!((stay.fate(), stay.waits_for(1)), (fate, None), "{then:?}");

@@ -349,7 +349,7 @@ fn list(json: bool) {
         let rules = status["rules"].as_array().map_or(0, Vec::len);
         let _ = writeln!(
             text,
-            "{:>8}  {}, {} by {}, armed for {}",
+            "{:>8}  {}, {} by {}, armed for {} s",
             escaped(&session.name),
             escaped(word(&status, "targets")),
             counted(rules as u64, "rule", "rules"),
@@ -376,7 +376,7 @@ fn list(json: bool) {
 
 fn status(name: &str, value: &Value) -> String {
     let mut text = format!(
-        "session {}: {} by {}, armed for {}\n  rule          state       matched     fired      held",
+        "session {}: {} by {}, armed for {} s\n  rule          state       matched     fired      held",
         escaped(name),
         escaped(word(value, "targets")),
         escaped(word(value, "backend")),

@@ -13,7 +13,8 @@ use injector::{
     backend::{
         HookReport,
         choose::Choice,
-        decider::{Caller, Fate},
+        decider::Caller,
+        firing::Fate,
         mock::{Mock, World},
     },
     history::{Record, Writer},

@@ -3,6 +3,7 @@
 use injector_common::rule::{ACT_DELAY, ACT_RESULT};
 
 use super::*;
+use crate::backend::recorder::Recorder;
 use crate::rule::{RuleText, compile};
 
 const CALL: CallSlot = CallSlot {
@@ -166,26 +167,9 @@ fn a_dry_run_counts_and_fires_nothing() {
     assert_eq!((report.matched, report.fired), (3, 1));
 }
 
-const FACTS: Event = Event {
-    kind: 0,
-    rule: 0,
-    count: 0,
-    ordinal: 0,
-    mono_ns: 0,
-    tgid: 5,
-    tid: 6,
-    comm: [0; 16],
-    abi: 0,
-    nr: 74,
-    args: [0; 6],
-    actions: 0,
-    signal: 0,
-    value: 0,
-    delay_ns: 0,
-    after_delay_ns: 0,
-    after_signal: 0,
-    reserved: 0,
-};
+fn facts() -> Event {
+    Recorder::call(5, 6, CALL, NO_ARGS)
+}
 
 #[test]
 fn only_what_was_carried_out_has_fired() {
@@ -202,7 +186,7 @@ fn only_what_was_carried_out_has_fired() {
             actions,
             ..Done::default()
         };
-        let record = decider.settle(&decided.firings[0], &done, &FACTS);
+        let record = decider.settle(&decided.firings[0], &done, &facts());
         let record = record.map(|event| (event.count, event.value, event.signal, event.tid));
         assert_eq!(record, told);
     }
@@ -216,7 +200,7 @@ fn what_was_let_go_is_not_lost_and_what_was_moot_is_told() {
     let settle = |done: Done| {
         let decided = decider.decide(CALL, &NO_ARGS, || None);
         assert_eq!(decided.fate, Fate::RunsThenGets(-5));
-        let record = decider.settle(&decided.firings[0], &done, &FACTS);
+        let record = decider.settle(&decided.firings[0], &done, &facts());
         record.map(|event| (event.actions, event.value, event.delay_ns))
     };
     let waited = Done {

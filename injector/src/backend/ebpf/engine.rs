@@ -295,11 +295,6 @@ impl Engine {
         self.entries.clear();
     }
 
-    /// Puts rules in force, a bit each.
-    pub fn arm(&self, rules: u64) -> u64 {
-        self.memory.arm_now(rules)
-    }
-
     /// The shared memory.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory

@@ -191,10 +191,6 @@ impl Backend for Notify {
         })
     }
 
-    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
-        Ok(self.memory.arm_now(plan.armed()))
-    }
-
     fn memory(&self) -> Option<&Arc<Memory>> {
         Some(&self.memory)
     }

@@ -17,7 +17,7 @@ use injector_common::{Event, RunState};
 use super::crew::{Advice, Crew, Queue};
 use super::parking::{Parked, Parking};
 use crate::backend::bell::Bell;
-use crate::backend::decider::Fate;
+use crate::backend::firing::Fate;
 use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
@@ -328,7 +328,7 @@ impl Work<'_> {
             return false;
         };
         self.own.in_flight.park(place, call.id);
-        self.begins_to_wait(&mut stay);
+        stay.count_begin(&self.own.memory);
         let is_next = parking.waiting.next_ns().is_none_or(|next| until_ns < next);
         let parked = Parked {
             stay,
@@ -344,17 +344,6 @@ impl Work<'_> {
             self.own.bell.ring();
         }
         true
-    }
-
-    /// Takes down for which rule a thread waits.
-    fn begins_to_wait(&self, stay: &mut Stay) {
-        let memory = &self.own.memory;
-        if let Some(waits_for) = stay.waits_for(u64::MAX) {
-            memory.cell(waits_for.rule).count_waits(true);
-        }
-        if let Some(rule) = stay.new_hit() {
-            memory.cell(rule).add_hit();
-        }
     }
 
     /// Lets parked calls go on when their time has come, or the faults are over.
@@ -446,16 +435,14 @@ impl Work<'_> {
     /// A parked call's wait is over.
     fn go_on(&self, mut parked: Parked, now_ns: u64, is_over: bool) {
         let armed = self.own.memory.armed();
-        if let Some(waits_for) = parked.stay.waits_for(armed) {
-            self.own.memory.cell(waits_for.rule).count_waits(false);
-        }
+        parked.stay.count_end(&self.own.memory);
         if is_over {
             parked.stay.let_go(now_ns);
         } else {
             parked.stay.disarm(armed);
         }
         if let Some(until_ns) = parked.stay.next(now_ns) {
-            self.begins_to_wait(&mut parked.stay);
+            parked.stay.count_begin(&self.own.memory);
             self.parking.look().waiting.add(until_ns, parked);
             return;
         }

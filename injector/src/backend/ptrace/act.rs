@@ -2,22 +2,20 @@
 //! where that backend stops them.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::keeper::{Care, Kept};
-use super::owed::Owed;
 use super::pulse::Pulse;
-use super::tracer::{Mode, Tracer, Work};
-use super::{SETTLING, await_tracer, settled, start};
+use super::tracer::{Mode, Work};
+use super::{SETTLING, Started, Whose, await_tracer, settled, start};
 use crate::backend::decider::{Decider, Spec};
 use crate::backend::memory::Memory;
 use crate::backend::recorder::Recorder;
 use crate::backend::ring::{Receiver, ring};
 use crate::backend::{BackendError, Lost};
 use crate::plan::Plan;
-use crate::sys::helper::{Orphaned, pipe};
 use crate::sys::time::monotonic_ns;
-use crate::target::process::{Proc, Tgid};
+use crate::target::process::Tgid;
 
 /// The tracer that acts.
 #[derive(Debug)]
@@ -41,23 +39,13 @@ impl Actor {
         targets: Vec<Tgid>,
     ) -> Result<Self, BackendError> {
         let (sender, events) = ring()?;
-        let (finject_end, alive) = pipe()?;
-        let pulse = Arc::new(Pulse::new()?);
         let decider = Decider::new(Arc::clone(memory), spec);
-        let tracer = Tracer {
-            work: Work::Act(Box::new(Recorder::new(decider, sender))),
-            memory: Arc::clone(memory),
-            pulse: Arc::clone(&pulse),
-            finject: finject_end,
-            parent: std::process::id(),
-            mode: Mode::Attach(targets),
+        let work = Work::Act(Box::new(Recorder::new(decider, sender)));
+        let whose = Whose {
             follow: plan.follow,
             from_exec: plan.from_exec,
-            never: Proc::default().lineage(Tgid(std::process::id())),
-            owed: Owed::new()?,
-            refused: OnceLock::new(),
         };
-        let kept = start(tracer, Orphaned::GoesOn)?;
+        let Started { kept, pulse, alive } = start(work, memory, Mode::Attach(targets), whose)?;
         await_tracer(&kept.tracer, &pulse)?;
         Ok(Self {
             care: Care::of(&pulse),
@@ -85,12 +73,7 @@ impl Actor {
 
     /// Whether it still acts. Without it threads go on, and nobody is held any more.
     pub(in crate::backend) fn watch(&mut self) -> Option<Lost> {
-        if self.kept.keeper.has_ended() {
-            self.care.look(&self.kept.tracer, &self.pulse);
-        } else {
-            // Somebody may have stopped it.
-            self.kept.keeper.signal(libc::SIGCONT);
-        }
+        self.kept.look(&mut self.care, &self.pulse);
         // It ends by itself with the last thread that it has.
         let has_died = self.kept.tracer.has_ended() && !self.pulse.has_finished();
         has_died.then(|| Lost {

@@ -1,6 +1,7 @@
 //! What the thread that traces does for rules that fire: before a call, in its place, and after it. Threads
 //! that wait stay at the stop at which they are.
 
+use injector_common::mark::MARK_SIGNAL;
 use injector_common::rule::{ACT_AFTER_SIGNAL, ACT_SIGNAL};
 use injector_common::{Event, MarkState, RunState};
 
@@ -8,7 +9,7 @@ use super::held::Held;
 use super::sleep;
 use super::tracer::Work;
 use super::tracing::Tracing;
-use crate::backend::decider::{Decided, Fate};
+use crate::backend::firing::{Decided, Fate};
 use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
 use crate::backend::waits::{Stay, Then};
@@ -18,15 +19,23 @@ use crate::sys::time::monotonic_ns;
 use crate::target::process::Tgid;
 
 /// The signal by which the kernel program stops a thread, and where it says that it comes from (sigaction(2)).
-const MARKS_SIGNAL: i32 = libc::SIGWINCH;
+const MARKS_SIGNAL: i32 = MARK_SIGNAL as i32;
 const SI_KERNEL: i32 = 0x80;
 
 impl Tracing<'_> {
-    /// Carries out what was decided for the call at whose entry a thread is.
-    pub(super) fn carry_out(&mut self, tid: u32, entry: &Entry, facts: Event, decided: Decided) {
+    /// Carries out what was decided for the call at whose entry a thread is, or which
+    /// [begins anew](Held::begins_anew).
+    pub(super) fn carry_out(
+        &mut self,
+        tid: u32,
+        entry: &Entry,
+        facts: Event,
+        decided: Decided,
+        begins_anew: bool,
+    ) {
         let mut held = Held {
             is_prone: sleep::is_prone(entry),
-            begins_anew: false,
+            begins_anew,
             stay: Stay::of(decided),
             facts,
         };
@@ -37,9 +46,10 @@ impl Tracing<'_> {
         }
     }
 
-    /// A thread is about to get a signal. Whether the kernel program has stopped it: then this is its stop, whatever
-    /// the signal is, and one of the program's own is delivered when it goes on.
-    pub(super) fn is_for_the_kernel(&mut self, tid: u32, signal: i32) -> bool {
+    /// A thread is about to get a signal. Where the kernel program has stopped it, this is its stop, whatever the signal
+    /// is: what was decided is carried out, and a signal of the program's own is delivered when it goes on. Whether
+    /// it was so, or the signal nobody's; then the thread is kept, or goes on.
+    pub(super) fn takes_for_the_kernel(&mut self, tid: u32, signal: i32) -> bool {
         let own = self.own;
         let Work::Act(recorder) = &own.work else {
             return false;
@@ -85,18 +95,8 @@ impl Tracing<'_> {
             instruction: mark.instruction,
             args: mark.args,
         };
-        let mut held = Held {
-            is_prone: sleep::is_prone(&entry),
-            begins_anew: true,
-            stay: Stay::of(recorder.decider.marked(&mark)),
-            facts,
-        };
-        let now_ns = monotonic_ns();
-        if let Some(until_ns) = held.stay.next(now_ns) {
-            self.keep(tid, until_ns, held, now_ns);
-        } else {
-            self.act(tid, held);
-        }
+        let decided = recorder.decider.marked(&mark);
+        self.carry_out(tid, &entry, facts, decided, true);
         if !self.keeping.keeps(tid) {
             self.go_on(tid, 0);
         }
@@ -111,26 +111,19 @@ impl Tracing<'_> {
             }
             return self.settle(&held);
         }
-        self.begins_to_wait(&mut held.stay);
+        held.stay.count_begin(&self.own.memory);
         self.keeping.keep(tid, until_ns, held);
         self.keeping.set_alarm(now_ns);
-    }
-
-    /// Takes down for which rule a thread waits.
-    fn begins_to_wait(&self, stay: &mut Stay) {
-        let memory = &self.own.memory;
-        if let Some(waits_for) = stay.waits_for(u64::MAX) {
-            memory.cell(waits_for.rule).count_waits(true);
-        }
-        if let Some(rule) = stay.new_hit() {
-            memory.cell(rule).add_hit();
-        }
     }
 
     /// Lets threads go on whose wait is over.
     pub(super) fn keep_time(&mut self) {
         let own = self.own;
         let memory = &own.memory;
+        // As after nearly every stop.
+        if self.keeping.is_idle() && memory.release_asked().is_none() {
+            return;
+        }
         let now_ns = monotonic_ns();
         if self.keeping.keeps_any() {
             if memory.state() == RunState::Armed && now_ns > memory.lease() {
@@ -174,16 +167,9 @@ impl Tracing<'_> {
         }
     }
 
-    /// Takes down that a thread's wait is over.
-    fn ends_to_wait(&self, stay: &Stay) {
-        if let Some(waits_for) = stay.waits_for(u64::MAX) {
-            self.own.memory.cell(waits_for.rule).count_waits(false);
-        }
-    }
-
     /// A kept thread's wait is over; `then` says what becomes of its call, [`None`] that the faults are over.
     fn wait_is_over(&mut self, tid: u32, mut held: Held, then: Option<Then>, now_ns: u64) {
-        self.ends_to_wait(&held.stay);
+        held.stay.count_end(&self.own.memory);
         match then {
             None => held.stay.let_go(now_ns),
             Some(then) => {
@@ -192,7 +178,7 @@ impl Tracing<'_> {
             }
         }
         if let Some(until_ns) = held.stay.next(now_ns) {
-            self.begins_to_wait(&mut held.stay);
+            held.stay.count_begin(&self.own.memory);
             return self.keeping.keep(tid, until_ns, held);
         }
         if held.stay.has_run() {
@@ -377,7 +363,7 @@ impl Tracing<'_> {
     /// A thread is gone, or its place in the kernel is another's.
     pub(super) fn let_go(&mut self, tid: u32) {
         if let Some(mut held) = self.keeping.ended(tid) {
-            self.ends_to_wait(&held.stay);
+            held.stay.count_end(&self.own.memory);
             held.stay.let_go(monotonic_ns());
             self.settle(&held);
         }

@@ -2,22 +2,20 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::census::{self, Census, Counted};
 use super::keeper::Kept;
-use super::owed::Owed;
 use super::pulse::Pulse;
-use super::tracer::{Mode, Tracer, Work};
-use super::{await_tracer, start};
+use super::tracer::{Mode, Work};
+use super::{Started, Whose, await_tracer, start};
 use crate::backend::BackendError;
 use crate::backend::launching::image;
 use crate::backend::memory::Memory;
 use crate::plan::Targets;
-use crate::sys::helper::{Orphaned, pipe};
+use crate::sys::helper::pipe;
 use crate::sys::launch::Command;
 use crate::sys::process::is_privileged;
-use crate::target::process::{Proc, Tgid};
 
 /// Targets whose calls are counted.
 #[derive(Debug)]
@@ -49,22 +47,10 @@ impl Count {
             }
         };
         let (numbers, numbers_end) = pipe()?;
-        let (finject_end, alive) = pipe()?;
-        let pulse = Arc::new(Pulse::new()?);
-        let tracer = Tracer {
-            work: Work::Count(Census::new(numbers_end.into())),
-            memory: Arc::new(Memory::anonymous()?),
-            pulse: Arc::clone(&pulse),
-            finject: finject_end,
-            parent: std::process::id(),
-            mode,
-            follow,
-            from_exec,
-            never: Proc::default().lineage(Tgid(std::process::id())),
-            owed: Owed::new()?,
-            refused: OnceLock::new(),
-        };
-        let kept = start(tracer, Orphaned::GoesOn)?;
+        let work = Work::Count(Census::new(numbers_end.into()));
+        let memory = Arc::new(Memory::anonymous()?);
+        let whose = Whose { follow, from_exec };
+        let Started { kept, pulse, alive } = start(work, &memory, mode, whose)?;
         await_tracer(&kept.tracer, &pulse)?;
         Ok(Self {
             command,

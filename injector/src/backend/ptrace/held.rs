@@ -72,6 +72,11 @@ impl Keeping {
         !self.kept.is_empty()
     }
 
+    /// Whether none is, and the alarm is not set for any.
+    pub(super) fn is_idle(&self) -> bool {
+        self.kept.is_empty() && self.set_ns == 0
+    }
+
     /// A thread whose time has come, or, where the faults are over, any that is kept.
     pub(super) fn take_due(&mut self, now_ns: u64, is_over: bool) -> Option<(u32, Held)> {
         loop {

@@ -86,6 +86,15 @@ impl Kept {
         send_thread_signal(tracer, tracer, libc::SIGUSR1 as u32);
     }
 
+    /// Looks after the keeper, which somebody may have stopped, and in the place of one that has ended.
+    pub(super) fn look(&self, care: &mut Care, pulse: &Pulse) {
+        if self.keeper.has_ended() {
+            care.look(&self.tracer, pulse);
+        } else {
+            self.keeper.signal(libc::SIGCONT);
+        }
+    }
+
     /// Waits until all threads are let go, but such as the tracer stays for; ends one that hangs.
     pub(super) fn see_off(&self, pulse: &Pulse) {
         let until = Instant::now() + PATIENCE;

@@ -9,6 +9,7 @@ pub mod count;
 mod filters;
 mod held;
 mod keeper;
+mod mending;
 mod owed;
 mod place;
 mod pulse;
@@ -198,12 +199,53 @@ impl Ptrace {
     }
 }
 
-/// Starts the tracer, and the process that looks after it.
-fn start(tracer: Tracer, orphaned: Orphaned) -> Result<Kept, BackendError> {
-    let process = Helper::start(c"finject-tracer", &tracer.descriptors(), orphaned, || {
-        tracer.serve();
-    })?;
-    let pulse = Arc::clone(&tracer.pulse);
+/// A tracer that was started.
+#[derive(Debug)]
+struct Started {
+    kept: Kept,
+    pulse: Arc<Pulse>,
+    /// Its other end tells the tracer when finject is gone, or wants all threads let go.
+    alive: OwnedFd,
+}
+
+/// Whose calls count, and from when on.
+#[derive(Clone, Copy, Debug)]
+struct Whose {
+    /// Children of targets are targets.
+    follow: bool,
+    /// Calls before the entry point count too.
+    from_exec: bool,
+}
+
+/// Starts the tracer, which goes on without finject as at the end of any session, and the process that looks after
+/// it.
+fn start(
+    work: Work,
+    memory: &Arc<Memory>,
+    mode: Mode,
+    whose: Whose,
+) -> Result<Started, BackendError> {
+    let (finject, alive) = pipe()?;
+    let pulse = Arc::new(Pulse::new()?);
+    let tracer = Tracer {
+        work,
+        memory: Arc::clone(memory),
+        pulse: Arc::clone(&pulse),
+        finject,
+        parent: std::process::id(),
+        mode,
+        follow: whose.follow,
+        from_exec: whose.from_exec,
+        never: Proc::default().lineage(Tgid(std::process::id())),
+        owed: Owed::new()?,
+        refused: OnceLock::new(),
+    };
+    let process = Helper::start(
+        c"finject-tracer",
+        &tracer.descriptors(),
+        Orphaned::GoesOn,
+        || tracer.serve(),
+    )?;
     drop(tracer);
     let keeper = Helper::start(
         c"finject-keeper",
@@ -211,10 +253,11 @@ fn start(tracer: Tracer, orphaned: Orphaned) -> Result<Kept, BackendError> {
         Orphaned::GoesOn,
         || keeper::keep(&process, &pulse),
     )?;
-    Ok(Kept {
+    let kept = Kept {
         tracer: process,
         keeper,
-    })
+    };
+    Ok(Started { kept, pulse, alive })
 }
 
 /// Waits until calls that are decided are carried out and recorded, or let go, but not for longer than `time`.
@@ -263,12 +306,11 @@ impl Backend for Ptrace {
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
         let spec = self.spec.as_ref().ok_or(BackendError::NotLoaded)?;
         let mut warnings = Vec::new();
-        let (command, mode, orphaned) = match &plan.targets {
+        let (command, mode) = match &plan.targets {
             Targets::Running(targets) => {
                 let targets: Vec<Tgid> = targets.iter().map(|target| target.tgid).collect();
                 Self::check_filters(&targets)?;
-                // Without finject it lets all threads go, as at the end of any session.
-                (None, Mode::Attach(targets), Orphaned::GoesOn)
+                (None, Mode::Attach(targets))
             }
             Targets::Launched(launch) => {
                 warnings.extend(gains_nothing(launch));
@@ -280,31 +322,18 @@ impl Backend for Ptrace {
                     latch,
                     is_filtered: true,
                 };
-                (Some(command), mode, Orphaned::GoesOn)
+                (Some(command), mode)
             }
         };
         let (sender, events) = ring()?;
-        let (finject_end, alive) = pipe()?;
-        let pulse = Arc::new(Pulse::new()?);
         let decider = Decider::new(Arc::clone(&self.memory), spec);
-        let own = Tgid(std::process::id());
-        let tracer = Tracer {
-            work: Work::Decide(
-                Box::new(Recorder::new(decider, sender)),
-                Arc::clone(&self.seen),
-            ),
-            memory: Arc::clone(&self.memory),
-            pulse: Arc::clone(&pulse),
-            finject: finject_end,
-            parent: std::process::id(),
-            mode,
+        let recorder = Box::new(Recorder::new(decider, sender));
+        let work = Work::Decide(recorder, Arc::clone(&self.seen));
+        let whose = Whose {
             follow: plan.follow,
             from_exec: plan.from_exec,
-            never: Proc::default().lineage(own),
-            owed: Owed::new()?,
-            refused: OnceLock::new(),
         };
-        let kept = start(tracer, orphaned)?;
+        let Started { kept, pulse, alive } = start(work, &self.memory, mode, whose)?;
         let running = self.running.insert(Running {
             command,
             kept,
@@ -337,10 +366,6 @@ impl Backend for Ptrace {
         })
     }
 
-    fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
-        Ok(self.memory.arm_now(plan.armed()))
-    }
-
     fn memory(&self) -> Option<&Arc<Memory>> {
         Some(&self.memory)
     }
@@ -369,12 +394,7 @@ impl Backend for Ptrace {
 
     fn watch(&mut self) -> Option<Lost> {
         let running = self.running.as_mut()?;
-        if running.kept.keeper.has_ended() {
-            running.care.look(&running.kept.tracer, &running.pulse);
-        } else {
-            // Somebody may have stopped it.
-            running.kept.keeper.signal(libc::SIGCONT);
-        }
+        running.kept.look(&mut running.care, &running.pulse);
         let report = self.memory.report(0);
         let ends_by_itself = report.targets_exited >= report.targets_seen;
         if !running.kept.tracer.has_ended() || ends_by_itself {

@@ -16,9 +16,6 @@ pub(super) const INTERRUPTED: i64 = -4;
 pub(super) const RESTARTS: i64 = -516;
 pub(super) const RESTARTS_LAST: i64 = -512;
 
-/// `ERESTARTNOINTR`: the call comes again also where a handler runs before.
-pub(super) const COMES_AGAIN: i64 = -513;
-
 const AGAIN: i64 = -11;
 const IN_PROGRESS: i64 = -115;
 

@@ -10,6 +10,7 @@ use injector_common::{Event, EventKind, RunState};
 
 use super::filters::Filters;
 use super::held::Keeping;
+use super::mending::Cause;
 use super::owed::{self, Deadline};
 use super::place::Place;
 use super::sleep::{self, Sleep};
@@ -17,7 +18,7 @@ use super::tracer::{Mode, Shared, Tracer, Work};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
 use crate::sys::SysError;
-use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
+use crate::sys::ptrace::{self, Entry, MadeAgain, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 use crate::target::select::descendants;
@@ -32,7 +33,7 @@ const IDLE: Duration = Duration::from_micros(200);
     reason = "independent facts of a thread, not a state"
 )]
 pub(super) struct Tracee {
-    tgid: u32,
+    pub(super) tgid: u32,
     /// It is in a call whose entry was seen.
     pub(super) inside: bool,
     /// The call that it enters next is one that it had entered already, and left for the tracer.
@@ -43,39 +44,19 @@ pub(super) struct Tracee {
     /// that was not seen.
     pub(super) entered_ns: u64,
     /// It was asked to stop, and in this sleep.
-    asked: Option<Sleep>,
+    pub(super) asked: Option<Sleep>,
     /// The faults are over, and its calls are no longer looked at.
     released: bool,
     /// Its seccomp filters are suspended until the call that is skipped is over.
     pub(super) unfiltered: bool,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
-    deadline: Option<Deadline>,
+    pub(super) deadline: Option<Deadline>,
     /// The call that it was sent back to, and may not have entered yet.
-    made_again: Option<MadeAgain>,
+    pub(super) made_again: Option<MadeAgain>,
     /// The signal of its own for which it had stopped when it was to wait; 0 for none.
     pub(super) signal: i32,
     /// The signal by which the kernel program has stopped it is still to come.
     pub(super) is_late: bool,
-}
-
-/// Why a thread's call may have ended that had not come to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The thread was asked to stop.
-    Asked,
-    /// A signal is about to be delivered.
-    Signal(i32),
-    /// A signal woke it that this thread or another of its process is to get.
-    Another,
-}
-
-/// Whether a call that a thread leaves ended for a signal; what becomes of it is seen when that is
-/// delivered.
-fn is_cut_short(tid: u32) -> bool {
-    let result = Registers::of(tid).map(|registers| registers.result());
-    result.is_ok_and(|result| {
-        result == sleep::INTERRUPTED || (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result)
-    })
 }
 
 /// The thread that traces.
@@ -88,7 +69,7 @@ pub(super) struct Tracing<'t> {
     /// The command's own exec, which is no call of its program's, has come.
     has_begun: bool,
     /// A thread was asked to stop, or is in a call made again that has a time.
-    is_owing: bool,
+    pub(super) is_owing: bool,
     /// What a tracer that has gone for this one owed to threads.
     left: owed::Left,
     /// What is owed by this one, as it was last told.
@@ -308,23 +289,6 @@ impl<'t> Tracing<'t> {
         }
     }
 
-    /// Asks threads to stop whose call is over; when the next one's is.
-    fn expire(&mut self) -> u64 {
-        let mut next = 0;
-        let now = monotonic_ns();
-        for (tid, tracee) in &mut self.tracees {
-            match tracee.deadline {
-                Some((at, _)) if at <= now && tracee.asked.is_none() => {
-                    tracee.asked = Some(Sleep::of(*tid).still(*tid));
-                    let _ = ptrace::interrupt(*tid);
-                }
-                Some((at, _)) if at > now && (next == 0 || at < next) => next = at,
-                _ => {}
-            }
-        }
-        next
-    }
-
     pub(super) fn go_on(&mut self, tid: u32, signal: i32) {
         let own = self
             .tracees
@@ -369,10 +333,12 @@ impl<'t> Tracing<'t> {
                     self.entered(tid, &entry);
                 }
             }
-            Stop::Signal(signal) if self.is_for_the_kernel(tid, signal) => return,
             Stop::Signal(signal) => {
+                if self.takes_for_the_kernel(tid, signal) {
+                    return;
+                }
                 self.mend(tid, Cause::Signal(signal));
-                if sleep::is_handled(tid, Some(signal)) {
+                if self.keeping.waits_for(tid) && sleep::is_handled(tid, Some(signal)) {
                     // A handler comes next, and then another call.
                     self.is_elsewhere(tid);
                 }
@@ -501,16 +467,6 @@ impl<'t> Tracing<'t> {
         }
     }
 
-    /// A thread leaves a call that a signal may have cut short; another thread of its process may take
-    /// the signal.
-    fn left(&mut self, tid: u32) {
-        if is_cut_short(tid) {
-            self.mend(tid, Cause::Another);
-        } else if let Some(tracee) = self.tracees.get_mut(&tid) {
-            tracee.deadline = None;
-        }
-    }
-
     /// A thread is at the entry of a call.
     fn entered(&mut self, tid: u32, entry: &Entry) {
         if !self.has_begun {
@@ -570,7 +526,8 @@ impl<'t> Tracing<'t> {
                 let decided = recorder.decider.decide(call, &entry.args, caller);
                 if !decided.firings.is_empty() {
                     let facts = recorder.facts(tid, call, entry.args);
-                    self.carry_out(tid, entry, Event { tgid, ..facts }, decided);
+                    let facts = Event { tgid, ..facts };
+                    self.carry_out(tid, entry, facts, decided, false);
                 }
             }
         }
@@ -583,92 +540,5 @@ impl<'t> Tracing<'t> {
             still_waits: || true,
         };
         !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, &look)
-    }
-
-    /// A signal is not delivered, since it is nobody's: the call that it may have ended goes on.
-    pub(super) fn mend_for_nothing(&mut self, tid: u32) {
-        self.mend(tid, Cause::Another);
-    }
-
-    /// A call that ended for the tracer, and for nobody else, is made again with the time that is
-    /// left. At a stop on the way back to user mode.
-    fn mend(&mut self, tid: u32, cause: Cause) {
-        let Some(tracee) = self.tracees.get_mut(&tid) else {
-            return;
-        };
-        let asked = tracee.asked.take();
-        if cause == Cause::Asked && asked.is_none() {
-            return; // Newly born, or after a group-stop.
-        }
-        let signal = match cause {
-            Cause::Signal(signal) => Some(signal),
-            Cause::Asked | Cause::Another => None,
-        };
-        let Ok(mut registers) = Registers::of(tid) else {
-            return;
-        };
-        let is_before = tracee
-            .made_again
-            .is_some_and(|call| registers.is_before(call));
-        if sleep::is_handled(tid, signal) {
-            // Whatever became of the call before, it ends now, and what comes next is another.
-            tracee.again = false;
-            tracee.deadline = None;
-            tracee.made_again = None;
-            // It comes again only behind the handler, if at all.
-            if registers.result() != sleep::COMES_AGAIN {
-                self.own.let_pass_no_longer(tid);
-            }
-            if is_before {
-                registers.pass_over(sleep::INTERRUPTED);
-                let _ = registers.set(tid);
-                self.is_elsewhere(tid);
-            }
-            return;
-        }
-        if registers.nr() < 0 {
-            // In no call. It may be about to enter one again, whose time may be over by now.
-            let now_ns = monotonic_ns();
-            let over = tracee
-                .deadline
-                .take_if(|(at, _)| !is_before || *at <= now_ns);
-            if is_before && let Some((_, value)) = over {
-                tracee.again = false;
-                tracee.made_again = None;
-                registers.pass_over(value);
-                let _ = registers.set(tid);
-                self.own.let_pass_no_longer(tid);
-                self.is_elsewhere(tid);
-            }
-            return;
-        }
-        let is_seen_again = self.own.sees_again(&registers);
-        match registers.result() {
-            // The kernel makes it again by itself.
-            sleep::RESTARTS..=sleep::RESTARTS_LAST => {
-                tracee.again = is_seen_again;
-                self.own.let_pass(tid, &registers);
-            }
-            // The descriptor is closed all the same (close(2)), and by now it may be another's.
-            sleep::INTERRUPTED if sleep::is_close(&registers) => {}
-            sleep::INTERRUPTED => {
-                let deadline = tracee.deadline.take().or_else(|| {
-                    let sleep = asked.unwrap_or_else(|| Sleep::since(tracee.entered_ns));
-                    sleep.deadline(tracee.tgid, tid, &registers)
-                });
-                match deadline {
-                    Some((at, value)) if at <= monotonic_ns() => registers.give(value),
-                    _ => {
-                        self.own.let_pass(tid, &registers);
-                        tracee.deadline = deadline;
-                        tracee.again = is_seen_again;
-                        tracee.made_again = Some(registers.make_again());
-                    }
-                }
-                self.is_owing = true;
-                let _ = registers.set(tid);
-            }
-            _ => tracee.deadline = None,
-        }
     }
 }

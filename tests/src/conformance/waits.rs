@@ -1,0 +1,176 @@
+//! The cases of calls that wait, and of what comes after a call.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{Observed, Rig};
+use crate::programs;
+
+/// The records of firings.
+fn fired(events: &[Value]) -> Vec<&Value> {
+    let fired = events.iter().filter(|event| event["kind"] == "fired");
+    fired.collect()
+}
+
+/// How long each firing's thread waited, before its call and after it, in milliseconds.
+fn waits(seen: &Observed) -> Vec<(Option<u64>, Option<u64>)> {
+    let ms = |event: &Value, name: &str| event[name].as_u64().map(|ns| ns / 1_000_000);
+    fired(&seen.events)
+        .into_iter()
+        .map(|event| (ms(event, "delay_ns"), ms(event, "after_delay_ns")))
+        .collect()
+}
+
+fn lasted(wait: Option<u64>, least_ms: u64) -> bool {
+    wait.is_some_and(|ms| ms >= least_ms)
+}
+
+pub(super) fn a_call_waits_and_then_runs(rig: &Rig) {
+    let rule = ["--rule", "write(fd!=1)=delay:20ms@4..6"];
+    let seen = rig.work(&rule, &["threads", "1", "10", "write"]);
+    assert_eq!((seen.own().errors, seen.own().size), (0, 10));
+    assert_eq!(seen.counts(), [4, 5, 6]);
+    for (before, after) in waits(&seen) {
+        assert!(
+            lasted(before, 20) && after.is_none(),
+            "{before:?} {after:?}"
+        );
+    }
+}
+
+pub(super) fn a_call_waits_and_then_fails(rig: &Rig) {
+    let rule = ["--rule", "getppid=delay:20ms+signal:SIGUSR1+EPERM@2"];
+    let seen = rig.work(&rule, &["threads", "1", "3", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().signals), (1, 1));
+    assert!(lasted(waits(&seen)[0].0, 20), "{:?}", seen.events);
+    assert_eq!(
+        fired(&seen.events)[0]["action"],
+        "delay+signal:SIGUSR1+EPERM"
+    );
+}
+
+pub(super) fn a_hold_that_nobody_ends_ends_by_itself(rig: &Rig) {
+    let rule = ["--rule", "getppid=hold:50ms+EPERM@2"];
+    let seen = rig.work(&rule, &["threads", "1", "3", "getppid"]);
+    assert_eq!(seen.own().errors, 1);
+    assert!(lasted(waits(&seen)[0].0, 50), "{:?}", seen.events);
+}
+
+pub(super) fn waits_of_several_rules_come_one_after_another(rig: &Rig) {
+    let rules = [
+        ["--rule", "getppid=delay:20ms@2"],
+        ["--rule", "getppid=EPERM@2"],
+        ["--rule", "getppid=delay:30ms@2"],
+    ];
+    let seen = rig.work(&rules.concat(), &["threads", "1", "3", "getppid"]);
+    assert_eq!(seen.own().errors, 1);
+    let waits = waits(&seen);
+    assert!(
+        lasted(waits[0].0, 20) && lasted(waits[2].0, 30),
+        "{waits:?}"
+    );
+    assert_eq!(waits[1], (None, None));
+}
+
+/// None is shorter than it was drawn; without a kernel, where no time passes, each is that to the millisecond.
+pub(super) fn the_seed_draws_the_lengths(rig: &Rig) {
+    let rule = ["--seed", "7", "--rule", "getppid=delay:1ms..200ms"];
+    let seen = rig.work(&rule, &["threads", "1", "5", "getppid"]);
+    let waits: Vec<u64> = waits(&seen).iter().filter_map(|wait| wait.0).collect();
+    for (least, wait) in LENGTHS.iter().zip(&waits) {
+        assert!(wait >= least, "{waits:?}");
+    }
+    assert_eq!(waits.len(), LENGTHS.len());
+    if rig.mock.is_some() {
+        assert_eq!(waits, LENGTHS);
+    }
+}
+
+/// What the seed 7 draws, milliseconds.
+const LENGTHS: [u64; 5] = [197, 9, 75, 22, 187];
+
+/// One after another they would wait for more than half a minute.
+pub(super) fn threads_wait_beside_one_another(rig: &Rig) {
+    let rule = ["--rule", "getppid=delay:1s@1,per:thread"];
+    let begun = Instant::now();
+    let seen = rig.work(&rule, &["threads", "40", "2", "getppid"]);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!((seen.own().errors, waits(&seen).len()), (0, 40));
+}
+
+/// They run the real call then.
+pub(super) fn the_session_ends_waits(rig: &Rig) {
+    let rule = ["--rule", "getppid=hold+EPERM@1,per:thread"];
+    let options = [&rule[..], &["--duration", "1s"]].concat();
+    let mut running = rig.start(
+        &options,
+        programs::VICTIM,
+        &["threads", "8", "2", "getppid"],
+    );
+    running.victim.go();
+    let seen = running.victim.seen("self");
+    assert_eq!((seen.calls, seen.errors), (16, 0));
+    let (_, summary, events) = running.finish();
+    assert_eq!(summary["rules"][0]["fired"], 8, "{summary}");
+    assert_eq!(summary["rules"][0]["lost"], 0, "{summary}");
+    let fired = fired(&events);
+    assert!(fired.iter().all(|event| event["action"] == "hold"));
+    assert_eq!(fired.len(), 8);
+}
+
+pub(super) fn an_error_comes_after_the_write(rig: &Rig) {
+    let rule = ["--rule", "write(fd!=1)=after:EIO@4..6"];
+    let seen = rig.work(&rule, &["threads", "1", "10", "write"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (3, 5));
+    assert_eq!(seen.own().size, 10, "all is written");
+    assert_eq!(fired(&seen.events)[0]["action"], "after:EIO");
+    assert_eq!(fired(&seen.events)[0]["value"], -5);
+}
+
+/// The second time there is no such file.
+pub(super) fn an_error_comes_after_a_success_only(rig: &Rig) {
+    let rule = ["--rule", "unlink=after:EIO@1..2"];
+    let seen = rig.work(&rule, &["threads", "1", "2", "unlink"]);
+    assert_eq!((seen.own().errors, seen.own().errno), (2, 5));
+    assert!(!seen.own().exists);
+    assert_eq!((seen.tally(0, "fired"), seen.tally(0, "moot")), (1, 1));
+    assert_eq!(seen.tally(0, "lost"), 0);
+}
+
+pub(super) fn a_made_up_result_comes_after_the_call(rig: &Rig) {
+    let rule = ["--rule", "write(fd!=1)=after:ret:0@3"];
+    let seen = rig.work(&rule, &["threads", "1", "5", "write"]);
+    assert_eq!((seen.own().zeros, seen.own().size), (1, 5));
+}
+
+pub(super) fn a_kill_comes_after_its_call(rig: &Rig) {
+    let rule = ["--rule", "unlink=after:kill@1"];
+    let mut running = rig.start(&rule, programs::VICTIM, &["threads", "1", "2", "unlink"]);
+    let file = running.victim.file();
+    assert!(fs::exists(&file).unwrap());
+    running.victim.go();
+    let (ended, summary, _) = running.finish();
+    let status = if rig.way.launches() { Some(137) } else { None };
+    assert_eq!(ended.code(), status, "{ended}");
+    assert!(!fs::exists(&file).unwrap());
+    assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
+}
+
+pub(super) fn a_signal_comes_after_the_call(rig: &Rig) {
+    let rule = ["--rule", "getppid=after:signal:SIGUSR1@2"];
+    let seen = rig.work(&rule, &["threads", "1", "5", "getppid"]);
+    assert_eq!((seen.own().errors, seen.own().signals), (0, 1));
+    assert_eq!(fired(&seen.events)[0]["action"], "after:signal:SIGUSR1");
+}
+
+pub(super) fn a_call_waits_after_it_has_run(rig: &Rig) {
+    let rule = ["--rule", "write(fd!=1)=after:EIO+after:delay:20ms@2"];
+    let seen = rig.work(&rule, &["threads", "1", "3", "write"]);
+    assert_eq!((seen.own().errors, seen.own().size), (1, 3));
+    let waits = waits(&seen);
+    assert!(waits[0].0.is_none() && lasted(waits[0].1, 20), "{waits:?}");
+}
