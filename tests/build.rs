@@ -119,6 +119,9 @@ fn main() -> Result<(), String> {
         ("TICKER", "ticker.c", "ticker"),
         ("STORM", "storm.c", "storm"),
         ("UNLISTENED", "unlistened.c", "unlistened"),
+        ("MOVER", "mover.c", "mover"),
+        ("URGENT", "urgent.c", "urgent"),
+        ("SIBLINGS", "siblings.c", "siblings"),
     ] {
         let program = out.join(name);
         compile(source, &program, &[])?;
@@ -127,6 +130,9 @@ fn main() -> Result<(), String> {
     let victim32 = out.join("victim32");
     let is_there = compile("victim.c", &victim32, &["-m32"]).is_ok();
     tell("VICTIM32", &text(&victim32, is_there));
+    let mover32 = out.join("mover32");
+    let is_there = compile("mover.c", &mover32, &["-m32"]).is_ok();
+    tell("MOVER32", &text(&mover32, is_there));
     let waiter32 = out.join("waiter32");
     let is_there = compile("waiter.c", &waiter32, &["-m32"]).is_ok();
     tell("WAITER32", &text(&waiter32, is_there));

@@ -6,14 +6,19 @@
 use crate::limits::MAX_TESTS;
 use crate::rule::WireRule;
 
-/// The width and sign of each of a call's arguments, and which of them is its descriptor: four bits
-/// for each argument from the first on, then four for the descriptor's number.
+/// The width and sign of each of a call's arguments, which of them is its descriptor, and how they describe the
+/// data that it moves: four bits for each argument from the first on, then three for the descriptor's number, and three
+/// for the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct ArgKinds(pub u32);
 
 /// Where the number of the descriptor's argument stands.
 const DESCRIPTOR: u32 = 24;
+/// Where it is told how the call's data is described.
+const DATA: u32 = 27;
+/// Its bit for data that the call sends out.
+const SENDS: u32 = 1 << 29;
 const SIGNED: u32 = 4;
 /// An unsigned number of 32 bits, which is what the kernel takes descriptors for (`fget(unsigned int)`
 /// in include/linux/file.h), whatever the call declares.
@@ -40,11 +45,47 @@ impl ArgKinds {
         8 << (self.0 >> (4 * (index as u32 & 7)) & 3)
     }
 
+    /// Says how the call's data is described, and whether it sends it out.
+    #[must_use]
+    pub const fn with_data(self, kind: DataKind, sends: bool) -> Self {
+        Self(self.0 | (kind as u32) << DATA | if sends { SENDS } else { 0 })
+    }
+
+    /// How the call's data is described.
+    #[inline(always)]
+    pub const fn data(self) -> DataKind {
+        match self.0 >> DATA & 3 {
+            1 => DataKind::Buffer,
+            2 => DataKind::Vector,
+            3 => DataKind::Message,
+            _ => DataKind::None,
+        }
+    }
+
+    /// Whether the call sends its data out.
+    pub const fn sends(self) -> bool {
+        self.0 & SENDS != 0
+    }
+
     /// Says which argument (1 to 6) is the call's descriptor.
     #[must_use]
     pub const fn with_descriptor(self, arg: u32) -> Self {
         Self(self.0 | (arg & 7) << DESCRIPTOR)
     }
+}
+
+/// How the second argument of a call describes the data that it moves, and the third how much of it there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DataKind {
+    /// The call moves none.
+    None = 0,
+    /// A pointer, and a length in bytes.
+    Buffer = 1,
+    /// An array of `struct iovec`, and their number.
+    Vector = 2,
+    /// A `struct msghdr`.
+    Message = 3,
 }
 
 /// The argument is below the value.

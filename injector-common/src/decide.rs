@@ -9,7 +9,7 @@
 //! and none is lost.
 
 use crate::limits::{MAX_POSITION, MAX_RETRIES};
-use crate::rule::{ACT_DECIDES, WireRule, WireStep};
+use crate::rule::{ACT_DECIDES, Data, WireRule, WireStep};
 use crate::trigger::{drawn, in_sequence, in_window};
 
 /// The two words of one scope's counter. Implementations are atomic where calls race.
@@ -24,10 +24,10 @@ pub trait Counter {
     /// Moves the chain by one selected call: [`advance`] until nobody else was faster. Returns what
     /// came of it and the word before it, [`None`] after [`MAX_RETRIES`] lost races.
     #[inline(always)]
-    fn move_chain(&self, rule: &WireRule, decided: bool) -> Option<(Outcome, u64)> {
+    fn move_chain(&self, rule: &WireRule, decided: bool, data: &Data) -> Option<(Outcome, u64)> {
         let mut word = self.load();
         for _ in 0..MAX_RETRIES {
-            let (outcome, next) = advance(rule, decided, word);
+            let (outcome, next) = advance(rule, decided, data, word);
             let found = if next == word {
                 word
             } else {
@@ -54,12 +54,14 @@ pub enum Outcome {
     Exhausted = 2,
     /// An earlier rule has decided the result.
     Shadowed = 3,
+    /// The step changes data, and there is none that it could change.
+    Dataless = 4,
 }
 
 /// What comes of a selected call of a rule with state, given the chain's word, and the word after
 /// it.
 #[inline(always)]
-pub fn advance(rule: &WireRule, decided: bool, word: u64) -> (Outcome, u64) {
+pub fn advance(rule: &WireRule, decided: bool, data: &Data, word: u64) -> (Outcome, u64) {
     let (position, fired) = (word >> 32, word & LOW);
     if rule.max != 0 && fired >= u64::from(rule.max) {
         return (Outcome::Exhausted, word);
@@ -67,6 +69,9 @@ pub fn advance(rule: &WireRule, decided: bool, word: u64) -> (Outcome, u64) {
     let step = &rule.steps[rule.step_at(position)];
     if decided && step.actions & ACT_DECIDES != 0 {
         return (Outcome::Shadowed, word);
+    }
+    if rule.has_edits() && !step.has_data(data) {
+        return (Outcome::Dataless, word);
     }
     let outcome = if step.actions == 0 {
         Outcome::Off
@@ -121,6 +126,12 @@ pub enum Decision<'rule> {
         /// The call's number.
         count: u64,
     },
+    /// Selected with a step that changes data, of a call that moves none that it could change. Neither the
+    /// chain nor `max:` moved.
+    Dataless {
+        /// The call's number.
+        count: u64,
+    },
     /// Other CPUs won every race for the chain's position. The call passes; this is reported.
     Contended {
         /// The call's number.
@@ -140,12 +151,14 @@ pub enum Decision<'rule> {
 const LOW: u64 = 0xffff_ffff;
 const END: u64 = MAX_POSITION as u64;
 
-/// Decides one call that matches the rule's calls and predicates, and counts it.
+/// Decides one call that matches the rule's calls and predicates, and counts it. `data` is asked only of a
+/// selected call, by a rule that changes data.
 #[inline(always)]
 pub fn decide<'rule, C: Counter>(
     rule: &'rule WireRule,
     counter: &C,
     call: &Call,
+    data: impl FnOnce() -> Data,
 ) -> Decision<'rule> {
     let count = counter.count_call();
     if !in_sequence(rule, count)
@@ -154,12 +167,15 @@ pub fn decide<'rule, C: Counter>(
     {
         return Decision::NotSelected { count };
     }
+    let data = if rule.has_edits() { data() } else { Data::NONE };
     if !rule.has_state() {
         let step = &rule.steps[0];
         return if step.actions == 0 {
             Decision::Off { count }
         } else if call.decided && step.actions & ACT_DECIDES != 0 {
             Decision::Shadowed { count }
+        } else if rule.has_edits() && !step.has_data(&data) {
+            Decision::Dataless { count }
         } else {
             Decision::Fire {
                 count,
@@ -168,11 +184,12 @@ pub fn decide<'rule, C: Counter>(
             }
         };
     }
-    match counter.move_chain(rule, call.decided) {
+    match counter.move_chain(rule, call.decided, &data) {
         None => Decision::Contended { count },
         Some((Outcome::Off, _)) => Decision::Off { count },
         Some((Outcome::Exhausted, _)) => Decision::Exhausted { count },
         Some((Outcome::Shadowed, _)) => Decision::Shadowed { count },
+        Some((Outcome::Dataless, _)) => Decision::Dataless { count },
         Some((Outcome::Fire, word)) => {
             let index = rule.step_at(word >> 32);
             Decision::Fire {

@@ -65,8 +65,13 @@ pub struct Event {
     pub after_delay_ns: u64,
     /// The signal that was sent after the call, with `ACT_AFTER_SIGNAL`.
     pub after_signal: u32,
-    /// Room that keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// How many bits were chosen, with `ACT_CORRUPT` (see [`crate::random::flipped`]).
+    pub bits: u16,
+    /// How many of those, in their order, were in what the call moved.
+    pub flipped: u16,
+    /// To how many bytes the call was cut, with `ACT_SHORT`; among how many bytes' bits was chosen, with
+    /// `ACT_CORRUPT`.
+    pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Event>() == 152);
+const _: () = assert!(size_of::<Event>() == 160);

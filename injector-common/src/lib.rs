@@ -14,11 +14,11 @@ pub mod rule;
 pub mod shared;
 pub mod trigger;
 
-pub use args::{ArgKinds, WireTest, all_hold};
+pub use args::{ArgKinds, DataKind, WireTest, all_hold};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
 pub use mark::{Mark, MarkState, MarkedFiring};
-pub use rule::{Scope, WireRule, WireStep, WireWait};
+pub use rule::{Data, Scope, WireRule, WireStep, WireWait};
 pub use shared::{
     Control, Release, Released, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Target,
 };

@@ -26,7 +26,7 @@ pub const MAX_TARGETS: u32 = 16_384;
 /// The table is made this large only when a rule asks for such a scope.
 pub const MAX_SCOPES: u32 = 65_536;
 
-/// Bytes of the ring buffer of events: 13,107 records of 152 bytes and their headers of 8. It has to
+/// Bytes of the ring buffer of events: 12,483 records of 160 bytes and their headers of 8. It has to
 /// bridge the time in which finject is not scheduled; what does not fit is counted as dropped.
 pub const RING_BYTES: u32 = 2 << 20;
 
@@ -52,6 +52,13 @@ pub const MARKS: usize = 4096;
 
 /// Rules that can fire on one call that is handed to the tracer.
 pub const MAX_MARKED: usize = 8;
+
+/// How long the program may spin for a delay, nanoseconds: for so long its processor does nothing else.
+pub const MOST_SPIN_NS: u64 = 1_000_000;
+
+/// Bits that one firing may flip (`corrupt:N`): each that is written takes a block of memory of its own, and two
+/// more of the parts that one call may have.
+pub const MAX_FLIPS: u32 = 64;
 
 /// Process ids lie below this (`PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels): the
 /// set of targets has one bit for each, 512 KiB in all.

@@ -55,13 +55,26 @@ pub const fn within(hash: u64, min: u64, max: u64) -> u64 {
     }
 }
 
+/// The bit, counted from the first byte's lowest, that is the `index`th (from 0) of `bits` that are flipped in so many
+/// bytes, which have that many; `choice` is the [`hash`] for [`Purpose::Corrupt`]. Each comes from a part of the data of its own, all
+/// parts being as long as each other: so that none is flipped twice, and they come in order.
+#[inline(always)]
+pub const fn flipped(choice: u64, index: u32, bits: u32, bytes: u64) -> u64 {
+    let (index, parts) = (index as u64, bits as u64);
+    let total = bytes * 8;
+    let first = total * index / parts;
+    let next = total * (index + 1) / parts;
+    within(mix(choice ^ mix(index)), first, next - 1)
+}
+
 /// The upper half of a product. The kernel program has no numbers of 128 bits.
 #[inline(always)]
 const fn high(a: u64, b: u64) -> u64 {
     const HALF: u64 = 0xffff_ffff;
     let (a_high, a_low) = (a >> 32, a & HALF);
     let (b_high, b_low) = (b >> 32, b & HALF);
-    let middle = a_high * b_low + ((a_low * b_low) >> 32);
+    // Or LLVM sees what it is, and asks for a function that multiplies numbers of 128 bits.
+    let middle = core::hint::black_box(a_high * b_low + ((a_low * b_low) >> 32));
     let other = a_low * b_high + (middle & HALF);
     a_high * b_high + (middle >> 32) + (other >> 32)
 }

@@ -3,6 +3,7 @@
 
 use crate::args::WireTest;
 use crate::limits::{MAX_STEPS, MAX_TESTS};
+use crate::random::CERTAIN;
 
 /// Whose calls are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,12 @@ pub const ACT_SIGNAL: u32 = 1 << 2;
 pub const ACT_DELAY: u32 = 1 << 3;
 /// The calling thread waits until it is released, at most as long as [`WireStep::wait`] says.
 pub const ACT_HOLD: u32 = 1 << 4;
+/// The call runs with a length that [`WireStep::kept`] tells.
+pub const ACT_SHORT: u32 = 1 << 5;
+/// So many bits as [`WireStep::edit`] says of the data are others.
+pub const ACT_CORRUPT: u32 = 1 << 6;
+/// All threads of the process are held until they are released; the calling one waits as by [`ACT_HOLD`].
+pub const ACT_STOP: u32 = 1 << 7;
 /// A success is replaced by [`WireStep::value`].
 pub const ACT_AFTER_RESULT: u32 = 1 << 8;
 /// The process gets SIGKILL once the call has run.
@@ -43,11 +50,13 @@ pub const ACT_DECIDES: u32 = ACT_RESULT | ACT_KILL | ACT_AFTER_RESULT | ACT_AFTE
 /// The actions for which the call does not run.
 pub const ACT_REPLACES: u32 = ACT_RESULT | ACT_KILL;
 /// The actions for which a thread waits before its call.
-pub const ACT_WAITS: u32 = ACT_DELAY | ACT_HOLD;
+pub const ACT_WAITS: u32 = ACT_DELAY | ACT_HOLD | ACT_STOP;
 /// The actions for which a thread waits after its call.
 pub const ACT_AFTER_WAITS: u32 = ACT_AFTER_DELAY | ACT_AFTER_HOLD;
+/// The actions that change what a call moves.
+pub const ACT_EDITS: u32 = ACT_SHORT | ACT_CORRUPT;
 /// The actions for which a thread has to be held, that no program in the kernel can carry out.
-pub const ACT_HELD: u32 = ACT_WAITS | ACT_AFTER;
+pub const ACT_HELD: u32 = ACT_WAITS | ACT_EDITS | ACT_AFTER;
 /// The actions that come once the call has run.
 pub const ACT_AFTER: u32 = ACT_AFTER_RESULT | ACT_AFTER_KILL | ACT_AFTER_SIGNAL | ACT_AFTER_WAITS;
 
@@ -78,7 +87,7 @@ pub struct WireStep {
     /// What the caller gets, with [`ACT_RESULT`] or [`ACT_AFTER_RESULT`]: `-errno`, or a value from 0
     /// up.
     pub value: i64,
-    /// The wait before the call, with [`ACT_DELAY`] or [`ACT_HOLD`].
+    /// The wait before the call, with one of [`ACT_WAITS`].
     pub wait: WireWait,
     /// The wait after the call, with [`ACT_AFTER_DELAY`] or [`ACT_AFTER_HOLD`].
     pub after_wait: WireWait,
@@ -88,11 +97,15 @@ pub struct WireStep {
     pub signal: u32,
     /// The signal's number, with [`ACT_AFTER_SIGNAL`].
     pub after_signal: u32,
-    /// Room that keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// With [`ACT_CORRUPT`] the number of bits; with [`ACT_SHORT`] to how many bytes the call is cut, or, with
+    /// [`WireStep::SHARE`], to how much of [`crate::random::CERTAIN`].
+    pub edit: u32,
 }
 
 impl WireStep {
+    /// The bit of [`WireStep::edit`] by which it is a share. No call moves as many bytes (`MAX_RW_COUNT` of
+    /// include/linux/fs.h), and no share is as large.
+    pub const SHARE: u32 = 1 << 31;
     /// The end of a step that lasts for ever. Below 2^63, so that differences keep their sign.
     pub const FOREVER: u64 = i64::MAX as u64;
     /// A step that passes, for ever.
@@ -104,8 +117,62 @@ impl WireStep {
         actions: 0,
         signal: 0,
         after_signal: 0,
-        reserved: 0,
+        edit: 0,
     };
+
+    /// To how many bytes [`ACT_SHORT`] cuts a call: at least one unit of its file.
+    #[inline(always)]
+    pub const fn kept(&self, data: &Data) -> u64 {
+        // Without branches, each of which would double the paths that the verifier walks.
+        let amount = (self.edit & !Self::SHARE) as u64;
+        let is_share = (self.edit >> 31) as u64;
+        let share = data.bytes * amount / CERTAIN as u64;
+        let kept = amount * (1 - is_share) + share * is_share;
+        let units = kept & !data.unit.wrapping_sub(1);
+        units + data.unit * (units.wrapping_sub(1) >> 63)
+    }
+
+    /// Whether there is something to change for a step that changes data; so it is for one that does not.
+    #[inline(always)]
+    pub const fn has_data(&self, data: &Data) -> bool {
+        let is_short = ((self.actions / ACT_SHORT) & 1) as u64;
+        let is_corrupt = ((self.actions / ACT_CORRUPT) & 1) as u64;
+        let is_cut = self.kept(data).wrapping_sub(data.bytes) >> 63 & data.can_be_cut;
+        let is_empty = data.bytes.wrapping_sub(1) >> 63;
+        (is_short & (1 - is_cut)) | (is_corrupt & is_empty) == 0
+    }
+}
+
+/// The data that a call is about to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// How much of it is asked for, at most [`Data::MOST`].
+    pub bytes: u64,
+    /// 1 where it is a regular file's, a pipe's or a stream socket's, and fewer may be moved; else 0.
+    pub can_be_cut: u64,
+    /// Lengths are multiples of it, a power of two: 1, or [`Data::BLOCK`] of a file that is open with `O_DIRECT`.
+    pub unit: u64,
+}
+
+impl Data {
+    /// None.
+    pub const NONE: Self = Self {
+        bytes: 0,
+        can_be_cut: 0,
+        unit: 1,
+    };
+    /// What one call moves at most, on pages of 4096 bytes: `MAX_RW_COUNT` of include/linux/fs.h.
+    pub const MOST: u64 = 0x7fff_f000;
+    /// How much is moved at most where a caller asks for so much: of a negative length, nothing.
+    #[inline(always)]
+    pub const fn asked(bytes: u64) -> u64 {
+        let (length, is_negative) = (bytes & (u64::MAX >> 1), bytes >> 63);
+        let is_more = Self::MOST.wrapping_sub(length) >> 63;
+        (length * (1 - is_more) + Self::MOST * is_more) * (1 - is_negative)
+    }
+
+    /// The block of direct input and output (`O_DIRECT` of open(2)): no device in use has a larger one.
+    pub const BLOCK: u64 = 4096;
 }
 
 /// A rule as the deciding side reads it.
@@ -131,7 +198,9 @@ pub struct WireRule {
     /// A [`Scope`] as its number.
     pub scope: u32,
     /// How many of `steps` are in use, from 1.
-    pub steps_len: u32,
+    pub steps_len: u16,
+    /// 1 where some step changes data, else 0.
+    pub edits: u16,
     /// What must hold of the call's arguments, all of it; [`WireTest::NONE`] behind the last one.
     pub tests: [WireTest; MAX_TESTS],
     /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
@@ -148,9 +217,10 @@ impl WireRule {
         start_ns: 0,
         end_ns: u64::MAX,
         max: 0,
-        probability: crate::random::CERTAIN,
+        probability: CERTAIN,
         scope: Scope::Rule as u32,
         steps_len: 1,
+        edits: 0,
         tests: [WireTest::NONE; MAX_TESTS],
         steps: [WireStep::OFF; MAX_STEPS],
     };
@@ -162,12 +232,37 @@ impl WireRule {
         self.max != 0 || self.steps_len > 1 || self.steps[0].until != WireStep::FOREVER
     }
 
-    /// Whether some step has a thread held.
-    pub fn has_holds(&self) -> bool {
-        self.steps.iter().any(|step| step.actions & ACT_HELD != 0)
+    /// Whether the data that a call moves is looked at.
+    #[inline(always)]
+    pub const fn has_edits(&self) -> bool {
+        self.edits != 0
     }
 
-    /// Whether the call's arguments are looked at.
+    /// Whether some step has a thread held, where delays up to so many nanoseconds need none.
+    pub fn has_holds(&self, spin_ns: u64) -> bool {
+        let holds = |step: &WireStep| {
+            let spins = if step.wait.max_ns <= spin_ns {
+                ACT_DELAY
+            } else {
+                0
+            };
+            step.actions & ACT_HELD & !spins != 0
+        };
+        self.steps.iter().any(holds)
+    }
+
+    /// Whether some step has a delay that may be as short as that.
+    pub fn has_spins(&self, spin_ns: u64) -> bool {
+        let spins = |step: &WireStep| step.actions & ACT_DELAY != 0 && step.wait.min_ns <= spin_ns;
+        spin_ns != 0 && self.steps.iter().any(spins)
+    }
+
+    /// Whether it has to be known how the call's arguments are read.
+    pub const fn looks_at_args(&self) -> bool {
+        self.has_tests() || self.has_edits()
+    }
+
+    /// Whether the call's arguments are looked at before it counts.
     #[inline(always)]
     pub const fn has_tests(&self) -> bool {
         self.tests[0].op != 0

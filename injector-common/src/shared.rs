@@ -115,10 +115,16 @@ pub struct RuleCell {
     pub excluded: u64,
     /// Firings whose result, meant for a success, met a call that failed by itself.
     pub moot: u64,
+    /// Selected calls of which nothing could be cut, or that move no data.
+    pub dataless: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds; 0 before it.
     pub first_ns: u64,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
     pub last_ns: u64,
+    /// The rules that a firing puts in force, a bit each. Written before anything is attached.
+    pub arms: u64,
+    /// Those that it takes out of force.
+    pub disarms: u64,
     /// `CLOCK_MONOTONIC` of arming, nanoseconds: counts begin at 1 from there, and the counters of
     /// processes and threads are others.
     pub armed_ns: u64,

@@ -6,7 +6,7 @@ use injector_common::args::{
     ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
 };
 use injector_common::limits::MAX_TESTS;
-use injector_common::{ArgKinds, WireRule, WireTest, all_hold};
+use injector_common::{ArgKinds, DataKind, WireRule, WireTest, all_hold};
 use proptest::prelude::*;
 
 /// A value as a rule says it, -2^63 to 2^64 - 1.
@@ -150,5 +150,45 @@ fn all_tests_must_hold() {
         rule.tests[index] = test(1, OP_EQUAL, 7);
         assert!(!all_hold(&rule, kinds, &args), "{index}");
         rule.tests[index] = test(2, OP_EQUAL, 7);
+    }
+}
+
+#[test]
+fn widths_and_places_of_arguments_are_told() {
+    let kinds = ArgKinds::NONE
+        .with(1, 16, false)
+        .with(2, 32, true)
+        .with(3, 64, false)
+        .with_descriptor(2);
+    let bits: Vec<_> = (0..4).map(|index| kinds.bits(index)).collect();
+    assert_eq!(bits, [16, 32, 64, 8], "8 stands for none");
+    let signed = ArgKinds::NONE.with(6, 64, true);
+    assert_eq!((signed.bits(5), signed.bits(0)), (64, 8));
+    let index = |arg| test(arg, OP_EQUAL, 0).index(kinds);
+    let found: Vec<_> = [1, 2, 3, 4, 7, ARG_DESCRIPTOR].map(index).to_vec();
+    assert_eq!(found, [Some(0), Some(1), Some(2), None, None, Some(1)]);
+}
+
+/// An argument is at its value or on one side of it, never both.
+#[test]
+fn an_argument_that_is_the_value_is_not_below_it() {
+    let kinds = ArgKinds::NONE.with(1, 32, false);
+    let args = [5, 0, 0, 0, 0, 0];
+    for (op, holds) in [(OP_LESS, false), (OP_EQUAL, true), (OP_GREATER, false)] {
+        assert_eq!(test(1, op, 5).holds(kinds, &args), holds, "{op}");
+    }
+}
+
+#[test]
+fn how_a_call_describes_its_data_stands_beside_its_arguments() {
+    let plain = ArgKinds::NONE.with(1, 32, true).with_descriptor(1);
+    assert_eq!((plain.data(), plain.sends()), (DataKind::None, false));
+    for kind in [DataKind::Buffer, DataKind::Vector, DataKind::Message] {
+        for sends in [false, true] {
+            let kinds = plain.with_data(kind, sends);
+            assert_eq!((kinds.data(), kinds.sends()), (kind, sends));
+            assert_eq!((kinds.bits(0), kinds.bits(1)), (32, 8));
+            assert_eq!(test(ARG_DESCRIPTOR, OP_EQUAL, 0).index(kinds), Some(0));
+        }
     }
 }

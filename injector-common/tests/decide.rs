@@ -9,14 +9,14 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use injector_common::limits::{MAX_POSITION, MAX_RETRIES, MAX_STEPS, PID_LIMIT, RING_BYTES};
-use injector_common::random::{CERTAIN, Purpose, chance, hash, within};
+use injector_common::random::{CERTAIN, Purpose, chance, flipped, hash, within};
 use injector_common::rule::{
     ACT_AFTER, ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
-    ACT_AFTER_WAITS, ACT_DECIDES, ACT_DELAY, ACT_HELD, ACT_HOLD, ACT_KILL, ACT_REPLACES,
-    ACT_RESULT, ACT_SIGNAL, ACT_WAITS,
+    ACT_AFTER_WAITS, ACT_CORRUPT, ACT_DECIDES, ACT_DELAY, ACT_EDITS, ACT_HELD, ACT_HOLD, ACT_KILL,
+    ACT_REPLACES, ACT_RESULT, ACT_SHORT, ACT_SIGNAL, ACT_STOP, ACT_WAITS,
 };
 use injector_common::{
-    Call, Counter, Decision, EventKind, Outcome, WireRule, WireStep, advance, decide,
+    Call, Counter, Data, Decision, EventKind, Outcome, WireRule, WireStep, advance, decide,
 };
 
 #[derive(Default)]
@@ -70,14 +70,14 @@ fn chain(steps: &[(u64, u32)]) -> WireRule {
             ..FIRE
         };
     }
-    rule.steps_len = u32::try_from(steps.len() + 1).unwrap();
+    rule.steps_len = u16::try_from(steps.len() + 1).unwrap();
     rule
 }
 
 fn fires(rule: &WireRule, calls: u64) -> Vec<u64> {
     let counter = Shared::default();
     (0..calls)
-        .filter_map(|_| match decide(rule, &counter, &CALL) {
+        .filter_map(|_| match decide(rule, &counter, &CALL, || Data::NONE) {
             Decision::Fire { count, .. } => Some(count),
             _ => None,
         })
@@ -139,15 +139,15 @@ fn a_shadowed_result_moves_neither_chain_nor_max() {
         ..CALL
     };
     assert_eq!(
-        decide(&rule, &counter, &shadowed),
+        decide(&rule, &counter, &shadowed, || Data::NONE),
         Decision::Shadowed { count: 1 }
     );
     assert!(matches!(
-        decide(&rule, &counter, &CALL),
+        decide(&rule, &counter, &CALL, || Data::NONE),
         Decision::Fire { count: 2, .. }
     ));
     assert_eq!(
-        decide(&rule, &counter, &CALL),
+        decide(&rule, &counter, &CALL, || Data::NONE),
         Decision::Exhausted { count: 3 }
     );
 }
@@ -161,9 +161,129 @@ fn a_signal_is_not_shadowed() {
         ..CALL
     };
     assert!(matches!(
-        decide(&rule, &Shared::default(), &shadowed),
+        decide(&rule, &Shared::default(), &shadowed, || Data::NONE),
         Decision::Fire { count: 1, .. }
     ));
+}
+
+fn data(bytes: u64, unit: u64) -> Data {
+    Data {
+        bytes,
+        can_be_cut: 1,
+        unit,
+    }
+}
+
+fn changing(actions: u32, edit: u32) -> WireRule {
+    let mut rule = WireRule {
+        edits: 1,
+        ..always()
+    };
+    rule.steps[0] = WireStep {
+        actions,
+        edit,
+        ..FIRE
+    };
+    rule
+}
+
+#[test]
+fn lengths_are_cut_to_what_is_said_and_at_least_a_unit_is_left() {
+    let share = |percent: u32| WireStep::SHARE + percent * (CERTAIN / 100);
+    for (edit, asked, unit, kept) in [
+        (5, 10, 1, 5),
+        (5, 5, 1, 5),
+        (5, 4, 1, 5),
+        (share(50), 10, 1, 5),
+        (share(50), 5, 1, 2),
+        (share(50), 1, 1, 1),
+        (share(1), 10, 1, 1),
+        (share(100), 10, 1, 10),
+        (5000, 8192, Data::BLOCK, 4096),
+        (1, 8192, Data::BLOCK, 4096),
+        (share(75), 16_384, Data::BLOCK, 12_288),
+        (share(1), Data::MOST, 1, Data::MOST / 100),
+    ] {
+        let step = changing(ACT_SHORT, edit).steps[0];
+        assert_eq!(step.kept(&data(asked, unit)), kept, "{edit} of {asked}");
+    }
+}
+
+#[test]
+fn a_length_is_asked_for_as_the_kernel_takes_it() {
+    for (asked, bytes) in [
+        (0, 0),
+        (7, 7),
+        (Data::MOST, Data::MOST),
+        (Data::MOST + 1, Data::MOST),
+        (i64::MAX as u64, Data::MOST),
+        (1 << 63, 0),
+        (u64::MAX, 0),
+    ] {
+        assert_eq!(Data::asked(asked), bytes, "{asked:#x}");
+    }
+}
+
+/// Neither a chain nor `max:` moves for a call of which nothing can be changed.
+#[test]
+fn what_has_nothing_to_change_does_not_fire() {
+    let uncut = Data {
+        can_be_cut: 0,
+        ..data(10, 1)
+    };
+    let short = changing(ACT_SHORT, 5);
+    let corrupt = changing(ACT_CORRUPT, 1);
+    for (rule, data, fires) in [
+        (short, data(6, 1), true),
+        (short, data(5, 1), false),
+        (short, data(0, 1), false),
+        (short, uncut, false),
+        (corrupt, uncut, true),
+        (corrupt, data(0, 1), false),
+    ] {
+        for rule in [rule, WireRule { max: 1, ..rule }] {
+            let counter = Shared::default();
+            let decision = decide(&rule, &counter, &CALL, || data);
+            let want = u64::from(fires);
+            assert_eq!(
+                counter.chain.load(SeqCst),
+                u64::from(rule.max) * (want << 32 | want)
+            );
+            if fires {
+                assert!(
+                    matches!(decision, Decision::Fire { count: 1, .. }),
+                    "{data:?}"
+                );
+            } else {
+                assert_eq!(decision, Decision::Dataless { count: 1 }, "{data:?}");
+            }
+        }
+    }
+    let unasked = || panic!("a rule that changes nothing asks for no data");
+    assert!(matches!(
+        decide(&always(), &Shared::default(), &CALL, unasked),
+        Decision::Fire { .. }
+    ));
+    let later = WireRule { first: 2, ..short };
+    let unasked = || panic!("nor does one that does not select the call");
+    let decision = decide(&later, &Shared::default(), &CALL, unasked);
+    assert_eq!(decision, Decision::NotSelected { count: 1 });
+}
+
+#[test]
+fn flipped_bits_lie_in_the_data_in_order_and_each_once() {
+    for (bits, bytes) in [(1, 1), (8, 1), (3, 1), (64, 8), (64, 1000), (7, Data::MOST)] {
+        for choice in [0, 1, u64::MAX, hash(1, 2, 3, 4, Purpose::Corrupt)] {
+            let flips: Vec<_> = (0..bits)
+                .map(|index| flipped(choice, index, bits, bytes))
+                .collect();
+            assert!(flips.windows(2).all(|pair| pair[0] < pair[1]), "{flips:?}");
+            assert!(flips.iter().all(|bit| *bit < 8 * bytes), "{flips:?}");
+        }
+    }
+    let chosen: std::collections::BTreeSet<_> =
+        (0..200).map(|choice| flipped(choice, 0, 1, 4)).collect();
+    assert_eq!(chosen.len(), 32, "every bit has its turn");
 }
 
 #[test]
@@ -179,7 +299,7 @@ fn a_window_is_open_from_its_start_to_before_its_end() {
             ..CALL
         };
         let fired = matches!(
-            decide(&rule, &Shared::default(), &call),
+            decide(&rule, &Shared::default(), &call, || Data::NONE),
             Decision::Fire { .. }
         );
         assert_eq!(fired, want, "{since_armed_ns}");
@@ -189,7 +309,7 @@ fn a_window_is_open_from_its_start_to_before_its_end() {
 #[test]
 fn the_last_step_of_a_full_chain_holds_for_ever() {
     let mut rule = WireRule {
-        steps_len: u32::try_from(MAX_STEPS).unwrap(),
+        steps_len: u16::try_from(MAX_STEPS).unwrap(),
         ..WireRule::PASS
     };
     for index in 0..MAX_STEPS - 1 {
@@ -207,13 +327,13 @@ fn the_last_step_of_a_full_chain_holds_for_ever() {
 fn position_and_firings_stop_at_their_ends() {
     let rule = always();
     let end = u64::from(MAX_POSITION);
-    let (outcome, next) = advance(&rule, false, end << 32 | end);
+    let (outcome, next) = advance(&rule, false, &Data::NONE, end << 32 | end);
     assert_eq!(
         (outcome, next),
         (Outcome::Fire, end << 32 | end),
         "neither half overflows"
     );
-    let (_, next) = advance(&rule, false, (end - 1) << 32 | (end - 1));
+    let (_, next) = advance(&rule, false, &Data::NONE, (end - 1) << 32 | (end - 1));
     assert_eq!(next, end << 32 | end);
 }
 
@@ -234,7 +354,7 @@ fn losing_every_race_is_told() {
     const { assert!(MAX_RETRIES > 0) };
     let rule = chain(&[(9, ACT_RESULT)]);
     assert_eq!(
-        decide(&rule, &Loser, &CALL),
+        decide(&rule, &Loser, &CALL, || Data::NONE),
         Decision::Contended { count: 1 }
     );
 }
@@ -248,7 +368,12 @@ fn threads_share_a_chain_without_losing_or_repeating_a_step() {
             .map(|_| {
                 scope.spawn(|| {
                     (0..1_000)
-                        .filter(|_| matches!(decide(&rule, &counter, &CALL), Decision::Fire { .. }))
+                        .filter(|_| {
+                            matches!(
+                                decide(&rule, &counter, &CALL, || Data::NONE),
+                                Decision::Fire { .. }
+                            )
+                        })
                         .count() as u64
                 })
             })
@@ -365,9 +490,14 @@ fn numbers_on_the_wire_are_these() {
             ACT_AFTER_WAITS,
             ACT_AFTER
         ),
-        (0x303, 3, 24, 0x1800, 0x1f00)
+        (0x303, 3, 0x98, 0x1800, 0x1f00)
     );
-    assert_eq!(ACT_HELD, ACT_WAITS | ACT_AFTER);
+    assert_eq!(
+        (ACT_SHORT, ACT_CORRUPT, ACT_EDITS, ACT_STOP),
+        (32, 64, 96, 128)
+    );
+    assert_eq!(ACT_HELD, ACT_WAITS | ACT_EDITS | ACT_AFTER);
+    assert_eq!((WireStep::SHARE, Data::MOST), (1 << 31, 0x7fff_f000));
     assert_eq!(MAX_POSITION, 0xffff_fffe);
     assert_eq!(RING_BYTES, 2_097_152);
     assert_eq!(PID_LIMIT, 4_194_304);

@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use injector_common::limits::MAX_STEPS;
 use injector_common::random::{CERTAIN, Purpose, hash};
-use injector_common::rule::{ACT_KILL, ACT_RESULT, ACT_SIGNAL};
-use injector_common::{Call, Counter, Decision, WireRule, WireStep, decide};
+use injector_common::rule::{ACT_CORRUPT, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL};
+use injector_common::{Call, Counter, Data, Decision, WireRule, WireStep, decide};
 use proptest::prelude::*;
 
 /// A counter of one thread.
@@ -53,7 +53,11 @@ struct Spec {
 struct Met {
     since_armed_ns: u64,
     decided: bool,
+    data: Data,
 }
+
+/// What `short:` leaves of a call, and how many bits `corrupt:` flips.
+const EDIT: u64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Did {
@@ -61,6 +65,7 @@ enum Did {
     Off,
     Exhausted,
     Shadowed,
+    Dataless,
     Fired(u32),
 }
 
@@ -102,6 +107,11 @@ fn reference(spec: &Spec, seed: u64, ordinal: u64, calls: &[Met]) -> Vec<Did> {
             if call.decided && action & (ACT_RESULT | ACT_KILL) != 0 {
                 return Did::Shadowed;
             }
+            let cuts = call.data.can_be_cut == 1 && call.data.bytes > EDIT;
+            if action & ACT_SHORT != 0 && !cuts || action & ACT_CORRUPT != 0 && call.data.bytes == 0
+            {
+                return Did::Dataless;
+            }
             position += 1;
             if action == 0 {
                 return Did::Off;
@@ -133,6 +143,7 @@ fn wire(spec: &Spec) -> WireRule {
         steps.push(WireStep {
             until,
             actions: *actions,
+            edit: u32::try_from(EDIT).unwrap(),
             ..WireStep::OFF
         });
     }
@@ -142,8 +153,10 @@ fn wire(spec: &Spec) -> WireRule {
     {
         steps.push(WireStep::OFF);
     }
-    rule.steps_len = u32::try_from(steps.len()).unwrap();
+    rule.steps_len = u16::try_from(steps.len()).unwrap();
     rule.steps[..steps.len()].copy_from_slice(&steps);
+    let edits = |step: &WireStep| step.actions & (ACT_SHORT | ACT_CORRUPT) != 0;
+    rule.edits = u16::from(steps.iter().any(edits));
     rule
 }
 
@@ -153,6 +166,7 @@ fn outcome(decision: &Decision<'_>) -> (u64, Did) {
         Decision::Off { count } => (*count, Did::Off),
         Decision::Exhausted { count } => (*count, Did::Exhausted),
         Decision::Shadowed { count } => (*count, Did::Shadowed),
+        Decision::Dataless { count } => (*count, Did::Dataless),
         Decision::Contended { .. } => panic!("one thread cannot be in its own way"),
         Decision::Fire { count, step, .. } => (*count, Did::Fired(step.actions)),
     }
@@ -165,6 +179,8 @@ fn actions() -> impl Strategy<Value = u32> {
         1 => Just(ACT_KILL),
         1 => Just(ACT_SIGNAL),
         1 => Just(ACT_SIGNAL | ACT_RESULT),
+        1 => Just(ACT_SHORT),
+        1 => Just(ACT_CORRUPT),
     ]
 }
 
@@ -195,9 +211,16 @@ fn specs() -> impl Strategy<Value = Spec> {
 }
 
 fn calls() -> impl Strategy<Value = Vec<Met>> {
-    let call = (0_u64..60, prop::bool::weighted(0.2)).prop_map(|(since_armed_ns, decided)| Met {
+    let data = (0..2 * EDIT, 0_u64..2).prop_map(|(bytes, can_be_cut)| Data {
+        bytes,
+        can_be_cut,
+        unit: 1,
+    });
+    let call = (0_u64..60, prop::bool::weighted(0.2), data);
+    let call = call.prop_map(|(since_armed_ns, decided, data)| Met {
         since_armed_ns,
         decided,
+        data,
     });
     prop::collection::vec(call, 0..60)
 }
@@ -214,7 +237,7 @@ proptest! {
         for ((met, want), number) in calls.iter().zip(want).zip(1_u64..) {
             let call =
                 Call { seed, ordinal, since_armed_ns: met.since_armed_ns, decided: met.decided };
-            let decision = decide(&rule, &counter, &call);
+            let decision = decide(&rule, &counter, &call, || met.data);
             prop_assert_eq!(outcome(&decision), (number, want));
         }
     }
@@ -229,7 +252,7 @@ proptest! {
             calls.iter().map(|met| {
                 let call =
                     Call { seed, ordinal: 0, since_armed_ns: met.since_armed_ns, decided: false };
-                outcome(&decide(&rule, &counter, &call))
+                outcome(&decide(&rule, &counter, &call, || met.data))
             }).collect::<Vec<_>>()
         };
         prop_assert_eq!(run(), run());

@@ -21,6 +21,8 @@ pub struct Firing {
     pub actions: u32,
     /// The signal sent.
     pub signal: u32,
+    /// How long the thread waited, nanoseconds.
+    pub delay_ns: u64,
 }
 
 /// Leaves a record of the current task; false where there was no room.
@@ -47,10 +49,11 @@ pub fn emit(
         (*event).tid = pid_tgid as u32;
         (*event).comm = comm;
         (*event).value = value;
-        (*event).delay_ns = 0;
         (*event).after_delay_ns = 0;
         (*event).after_signal = 0;
-        (*event).reserved = 0;
+        (*event).bits = 0;
+        (*event).flipped = 0;
+        (*event).bytes = 0;
         match firing {
             Some(firing) => {
                 (*event).rule = firing.rule;
@@ -60,6 +63,7 @@ pub fn emit(
                 (*event).args = firing.args;
                 (*event).actions = firing.actions;
                 (*event).signal = firing.signal;
+                (*event).delay_ns = firing.delay_ns;
             }
             None => {
                 (*event).rule = 0;
@@ -69,6 +73,7 @@ pub fn emit(
                 (*event).args = [0; 6];
                 (*event).actions = 0;
                 (*event).signal = 0;
+                (*event).delay_ns = 0;
             }
         }
     }

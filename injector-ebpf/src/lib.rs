@@ -12,10 +12,13 @@
     reason = "the target has no fetching atomics but by intrinsics"
 )]
 
+pub mod arming;
 pub mod atomic;
+pub mod data;
 pub mod emit;
 pub mod facts;
 pub mod gate;
 pub mod hand;
 pub mod maps;
+pub mod spin;
 pub mod target;

@@ -168,6 +168,14 @@ constants! {
     has_holds HAS_HOLDS: u32;
     /// 1 when some rule looks at arguments.
     has_tests HAS_TESTS: u32;
+    /// 1 when some rule's firing puts rules in force or out of it.
+    has_arming HAS_ARMING: u32;
+    /// 1 when some rule changes the data that a call moves.
+    has_edits HAS_EDITS: u32;
+    /// 1 when some rule has a delay that may be spun away.
+    has_spins HAS_SPINS: u32;
+    /// Delays up to so long are, nanoseconds.
+    spin_ns SPIN_NS: u64;
     /// The process id of finject's own caller of test calls; 0 for none.
     canary_tgid CANARY_TGID: u32;
     /// Byte offset of `thread_info.status` in `task_struct`.
@@ -196,6 +204,24 @@ constants! {
     off_blocked OFF_BLOCKED: u32;
     /// Byte offset of `task_struct.pending.signal`.
     off_pending OFF_PENDING: u32;
+    /// Byte offset of `task_struct.files`.
+    off_files OFF_FILES: u32;
+    /// Byte offset of `files_struct.fdt`.
+    off_fdt OFF_FDT: u32;
+    /// Byte offset of `fdtable.max_fds`.
+    off_max_fds OFF_MAX_FDS: u32;
+    /// Byte offset of `fdtable.fd`.
+    off_fd OFF_FD: u32;
+    /// Byte offset of `file.f_inode`.
+    off_inode OFF_INODE: u32;
+    /// Byte offset of `file.f_flags`.
+    off_file_flags OFF_FILE_FLAGS: u32;
+    /// Byte offset of `file.private_data`.
+    off_private OFF_PRIVATE: u32;
+    /// Byte offset of `inode.i_mode`.
+    off_mode OFF_MODE: u32;
+    /// Byte offset of `socket.type`.
+    off_socket_type OFF_SOCKET_TYPE: u32;
     /// Byte offset of `signal_struct.live`.
     off_live OFF_LIVE: u32;
     /// Byte offset of `signal_struct.group_exit_code`.

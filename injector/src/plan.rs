@@ -72,9 +72,14 @@ pub struct Plan {
     pub from_exec: bool,
     /// Count, fire nothing.
     pub dry_run: bool,
+    /// Delays up to so long are spun away in the kernel, where that decides.
+    pub spin_max: Duration,
     /// How long faults are in force at most.
     pub duration: Option<Duration>,
 }
+
+/// How long delays that are spun away may be, where nothing is said.
+pub const SPIN_MAX: Duration = Duration::from_micros(100);
 
 impl Plan {
     /// When a rule is in force.
@@ -142,6 +147,7 @@ impl Plan {
             "follow": self.follow,
             "arm_at": if self.from_exec { "exec" } else { "entry" },
             "dry_run": self.dry_run,
+            "spin_max_ns": self.spin_max.as_nanos(),
             "duration_ns": self.duration.map(|duration| duration.as_nanos()),
         })
     }

@@ -31,6 +31,7 @@ fn mock() {
             Need::Loader => Unsupported::Loader,
             Need::Others => Unsupported::Others,
             Need::Results => Unsupported::Results,
+            Need::Data => Unsupported::Data,
         };
         Some(lacking.to_string())
     };

@@ -358,3 +358,87 @@ fn mistakes_are_told_with_what_to_do() {
     }
     running.end();
 }
+
+/// A finject that a shell starts, which ends at once.
+fn in_background(options: &str) -> Ended {
+    let line = format!("exec {FINJECT} --background --backend ptrace {options}");
+    let mut shell = Command::new("setsid");
+    shell
+        .args(["--wait", "sh", "-c", &line])
+        .env_remove("FINJECT_RULES");
+    Child::run(&mut shell)
+}
+
+#[test]
+fn a_session_in_the_background_outlives_its_shell_until_it_is_stopped() {
+    for options in ["", "--json"] {
+        let victim = Victim::looping("getppid");
+        let pid = victim.pid();
+        let started = in_background(&format!("{options} --pid {pid} --rule getppid=EPERM"));
+        assert_eq!(started.code(), Some(0), "{started}");
+        let id = if options.is_empty() {
+            let told = started.out();
+            let (id, _) = told
+                .strip_prefix("session ")
+                .unwrap()
+                .split_once(':')
+                .unwrap();
+            assert!(
+                started.err().contains("armed on"),
+                "what is said until then: {started}"
+            );
+            id.to_owned()
+        } else {
+            let told: Value = serde_json::from_str(&started.out()).unwrap();
+            told["session"].as_str().unwrap().to_owned()
+        };
+        victim.until(PATIENCE, true);
+        let running = Running {
+            victim,
+            session: None,
+            id,
+        };
+        assert_eq!(running.ctl(&["stop"])["stopped"], true);
+        running.victim.until(PATIENCE, false);
+        assert_eq!(
+            running.ctl(&["stop"])["stopped"],
+            false,
+            "it may be said twice"
+        );
+        running.end();
+    }
+}
+
+#[test]
+fn a_session_in_the_background_ends_when_its_time_is_up() {
+    let victim = Victim::looping("getppid");
+    let options = format!("--duration 1s --pid {} --rule getppid=EPERM", victim.pid());
+    assert_eq!(in_background(&options).code(), Some(0));
+    victim.until(PATIENCE, true);
+    victim.until(PATIENCE, false);
+    assert_eq!(victim.end().code(), Some(0));
+}
+
+#[test]
+fn a_session_that_does_not_begin_is_not_left_in_the_background() {
+    for (options, code, said) in [
+        ("--pid 4000000 --rule fsync=EIO", 64, "4000000"),
+        ("--pid 4000000 --rule fsync=EOI", 64, "did you mean `EIO`"),
+        (
+            "--events - --pid 4000000 --rule fsync=EIO",
+            64,
+            "--events FILE",
+        ),
+        ("--rule fsync=EIO -- true", 64, "cannot be used with"),
+        (
+            "--must-fire --pid 1 --rule fsync=EIO",
+            64,
+            "cannot be used with",
+        ),
+    ] {
+        let ended = in_background(options);
+        assert_eq!(ended.code(), Some(code), "{options}: {ended}");
+        assert!(ended.err().contains(said), "{options}: {ended}");
+        assert_eq!(ended.out(), "", "{options}");
+    }
+}

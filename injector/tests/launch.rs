@@ -368,8 +368,17 @@ fn time_that_is_up_heals_and_the_command_goes_on() {
 
 #[test]
 fn what_it_does_not_carry_out_is_refused_before_anything_is_started() {
-    for rule in ["fsync=stop", "write=short:1", "fsync(path=*.db)=EIO"] {
-        let ended = run(&["--rule", rule], &["sh", "-c", "echo started"]);
+    for rule in [
+        "fsync=stop",
+        "write=short:1",
+        "write=corrupt:1",
+        "fsync=after:EIO",
+        "fsync(path=*.db)=EIO",
+    ] {
+        let ended = run(
+            &["--backend", "notify", "--rule", rule],
+            &["sh", "-c", "echo started"],
+        );
         assert_eq!(
             (ended.code(), ended.out().as_str()),
             (Some(69), ""),

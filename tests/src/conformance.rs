@@ -10,6 +10,7 @@
 )]
 
 mod cases;
+mod data;
 mod waits;
 
 use std::{
@@ -95,6 +96,8 @@ pub enum Need {
     Others,
     /// Calls that run, and have results of their own.
     Results,
+    /// Calls that move data.
+    Data,
 }
 
 /// What a backend says that it has not of what a case needs, in its own words.
@@ -111,15 +114,43 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     ),
     (Way::Mock, "threads_wait_beside_one_another"),
     (Way::Mock, "the_session_ends_waits"),
+    (Way::Mock, "all_threads_are_held"),
     (Way::Mock, "an_error_comes_after_a_success_only"),
     (Way::Mock, "a_kill_comes_after_its_call"),
+    (Way::Mock, "data_is_cut_and_corrupted"),
+    (Way::Mock, "a_share_is_left"),
+    (Way::Mock, "nothing_is_cut_where_nothing_can_be"),
+    (Way::Mock, "data_is_cut_before_it_is_corrupted"),
+    (Way::Mock, "a_call_that_is_cut_waits_and_lies"),
+    (Way::Mock, "a_call_that_fails_has_no_data_that_is_changed"),
+    (Way::Mock, "data_of_a_32_bit_caller_is_cut_and_corrupted"),
+    (Way::NotifyLaunch, "all_threads_are_held"),
     (Way::NotifyLaunch, "an_error_comes_after_the_write"),
     (Way::NotifyLaunch, "an_error_comes_after_a_success_only"),
     (Way::NotifyLaunch, "a_made_up_result_comes_after_the_call"),
     (Way::NotifyLaunch, "a_kill_comes_after_its_call"),
     (Way::NotifyLaunch, "a_signal_comes_after_the_call"),
     (Way::NotifyLaunch, "a_call_waits_after_it_has_run"),
+    (Way::NotifyLaunch, "data_is_cut_and_corrupted"),
+    (Way::NotifyLaunch, "a_share_is_left"),
+    (Way::NotifyLaunch, "nothing_is_cut_where_nothing_can_be"),
+    (Way::NotifyLaunch, "data_is_cut_before_it_is_corrupted"),
+    (Way::NotifyLaunch, "a_call_that_is_cut_waits_and_lies"),
+    (
+        Way::NotifyLaunch,
+        "a_call_that_fails_has_no_data_that_is_changed",
+    ),
+    (
+        Way::NotifyLaunch,
+        "data_of_a_32_bit_caller_is_cut_and_corrupted",
+    ),
 ];
+
+/// The records of firings.
+pub(crate) fn fired(events: &[Value]) -> Vec<&Value> {
+    let fired = events.iter().filter(|event| event["kind"] == "fired");
+    fired.collect()
+}
 
 /// What there was to see of a victim under rules.
 #[derive(Clone, Debug)]
@@ -148,8 +179,8 @@ impl Observed {
 
     /// The numbers of the calls that were hit, in their own order.
     pub fn counts(&self) -> Vec<u64> {
-        let fired = self.events.iter().filter(|event| event["kind"] == "fired");
-        let mut counts: Vec<u64> = fired
+        let mut counts: Vec<u64> = fired(&self.events)
+            .into_iter()
             .map(|event| event["count"].as_u64().unwrap())
             .collect();
         counts.sort_unstable();
@@ -172,6 +203,11 @@ impl Rig {
             finject: finject.into(),
             mock: None,
         }
+    }
+
+    /// The finject.
+    pub(crate) fn finject(&self) -> &std::path::Path {
+        &self.finject
     }
 
     /// Brings rules to a program that prints `ready PID FILE` when it is.
@@ -274,6 +310,13 @@ impl Running {
             Some(session) => session.child(),
             None => self.victim.child(),
         }
+    }
+
+    /// Ends the victim, whatever has become of finject.
+    pub(crate) fn end(self) -> Ended {
+        let ended = self.victim.end();
+        let _ = fs::remove_file(&self.events);
+        ended
     }
 
     /// Ends the victim, and finject with it; how the victim's or the launcher's process ended, the

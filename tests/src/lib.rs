@@ -7,6 +7,7 @@ pub mod errno;
 pub mod exact;
 pub mod finject;
 pub mod guest;
+pub mod held;
 pub mod kernel;
 pub mod programs;
 pub mod refused;

@@ -16,6 +16,18 @@ pub const WAITER: &str = env!("WAITER");
 /// The same for the 32-bit ABI; empty where the compiler cannot build it.
 pub const WAITER32: &str = env!("WAITER32");
 
+/// The mover of data; the head of programs/mover.c says what it does.
+pub const MOVER: &str = env!("MOVER");
+
+/// The same for the 32-bit ABI; empty where the compiler cannot build it.
+pub const MOVER32: &str = env!("MOVER32");
+
+/// Calls among signals of its own; the head of programs/urgent.c says what it does.
+pub const URGENT: &str = env!("URGENT");
+
+/// Counts beside a thread that calls; the head of programs/siblings.c says what it does.
+pub const SIBLINGS: &str = env!("SIBLINGS");
+
 /// The ticker; the head of programs/ticker.c says what it does.
 pub const TICKER: &str = env!("TICKER");
 

@@ -228,6 +228,17 @@ impl Victim {
         Seen::parse(&line).unwrap_or_else(|| panic!("{line}"))
     }
 
+    /// What it has said so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.child.stdout_now()
+    }
+
+    /// Waits until it has made its calls.
+    pub fn done(&mut self) {
+        self.child
+            .expect_line(work_time(), |line| line.starts_with("who=self"));
+    }
+
     /// Lets it call, and waits for what it saw. It lives on.
     pub fn work(&mut self) -> Seen {
         self.go();

@@ -367,3 +367,48 @@ fn classes_regexes_and_complements_name_calls() {
         outcome.ended
     );
 }
+
+#[test]
+fn a_firing_puts_others_in_force_and_itself_out_of_it() {
+    needs_override!();
+    let file = "/tmp/arming.toml";
+    fs::write(
+        file,
+        "[[rule]]\nname = \"first\"\nrule = \"fsync=EIO@3\"\narms = [\"second\"]\ndisarms = [\"first\"]\n\
+         [[rule]]\nname = \"second\"\nrule = \"fsync=ENOSPC@2\"\narmed = false\n",
+    )
+    .unwrap();
+    let mut victim = Victim::threads(1, 10, "fsync");
+    let (seen, outcome) = work_under(&mut victim, &[], &["--rules", file]);
+    assert_eq!((seen.errors, seen.errno), (2, EIO), "{}", outcome.ended);
+    let counts = |rule| (outcome.tally(rule, "matched"), outcome.tally(rule, "fired"));
+    assert_eq!([0, 1].map(counts), [(3, 1), (7, 1)], "{}", outcome.ended);
+    // The fifth call of all: the second begins with one.
+    assert_eq!(outcome.counts(), [2, 3], "{}", outcome.ended);
+}
+
+#[test]
+fn a_short_delay_is_spun_away_without_a_tracer() {
+    needs_override!();
+    let mut victim = Victim::threads(1, 200, "fsync");
+    let pid = victim.pid();
+    let session = attach(&victim, "fsync=delay:50us..100us+EIO@2+2").start();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("TracerPid:\t0\n"), "{status}");
+    let seen = victim.work();
+    let outcome = session.stop();
+    assert_eq!(
+        (seen.errors, outcome.fired()),
+        (100, 100),
+        "{}",
+        outcome.ended
+    );
+    let waited = outcome
+        .kind("fired")
+        .into_iter()
+        .map(|event| event["delay_ns"].as_u64());
+    let waited: Vec<u64> = waited.flatten().collect();
+    assert!(waited.iter().all(|ns| *ns >= 50_000), "{waited:?}");
+    assert_eq!(waited.len(), 100);
+    assert_eq!(outcome.kind("fired")[0]["action"], "delay+EIO");
+}

@@ -9,7 +9,7 @@ use finject_tests::{
     agents::{Bpftrace, Hammer},
     child::Child,
     conformance::Way,
-    exact::every_thousandth,
+    exact::{every_thousandth, while_the_machine_turns},
     finject::{Outcome, attach, finject, work_under},
     guest, needs_override,
     scale::scaled,
@@ -90,28 +90,16 @@ fn third_call_of_eight_threads_fires_once() {
     }
 }
 
-/// A virtual machine that stands still for longer than finject's lease ends its faults, as it should, and shows
-/// nothing of counts: then it is tried again.
-fn while_the_machine_turns(work: impl Fn() -> (Seen, Outcome)) -> (Seen, Outcome) {
-    for _ in 0..3 {
-        let (seen, outcome) = work();
-        if outcome.summary["ending"] != "lapsed" {
-            return (seen, outcome);
-        }
-        println!("it stood still: {}", outcome.summary);
-    }
-    work()
-}
-
 #[test]
 fn every_hundredth_of_a_million_calls_on_both_cpus() {
     needs_override!();
     let each = scaled(1_000_000) / THREADS;
     let before = busy();
-    let (seen, outcome) = while_the_machine_turns(|| {
+    let work = || {
         let mut victim = Victim::threads(THREADS, each, "fsync");
         work_under(&mut victim, &["fsync=EIO@100+100"], &["--quiet"])
-    });
+    };
+    let (seen, outcome) = while_the_machine_turns(work, |(_, outcome)| &outcome.summary);
     let worked: Vec<_> = busy()
         .iter()
         .zip(&before)

@@ -56,8 +56,8 @@ fn killed_at_random_moments() {
     storm::killed(
         Way::EbpfAttach,
         guest::finject(),
-        // Each takes seconds on the emulated machine.
-        scaled(scaled(200)).max(5),
+        // Each takes seconds on the emulated machine; in full a half on each of two kernels.
+        scaled(scaled(100)).max(5),
         is_clean_soon,
     );
 }

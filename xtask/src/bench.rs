@@ -5,10 +5,13 @@
 //! in it ([`guest`]): once with a clock that counts instructions, whose figures repeat and decide, and once as an ordinary
 //! machine, whose timings are shown.
 //!
+//! `delay` is about how exact delays are, and what they cost: see [`delay`].
+//!
 //! `backends` is about those that decide in user space, timed on this machine: see [`backends`].
 
 mod backends;
 mod condition;
+mod delay;
 mod document;
 mod figures;
 mod guest;
@@ -36,6 +39,11 @@ pub(crate) enum Options {
     Override(Override),
     /// Notification and ptrace: cost of a call and of real programs, on this machine; writes doc/benchmarks.md
     Backends(backends::Options),
+    /// Delays: how far they are from what was asked, on this machine and in a virtual one; writes doc/benchmarks.md
+    Delay(delay::Options),
+    /// Those in the guest
+    #[command(hide = true)]
+    GuestDelay(delay::GuestOptions),
     /// The measurements themselves, in the guest
     #[command(hide = true)]
     Guest(guest::Options),
@@ -45,21 +53,23 @@ pub(crate) enum Options {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Override {
     /// The kernel to measure on
-    #[arg(long, value_name = "NAME|PATH", default_value = "6.12")]
+    #[arg(long, value_name = "NAME|PATH", default_value = KERNEL)]
     kernel: String,
     /// Rounds of the timings
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: u32,
 }
 
 /// The programs that are measured and that measure, compiled from tests/programs.
-const PROGRAMS: &[&str] = &["bench_call", "bench_floor", "bench_raw"];
+const PROGRAMS: &[&str] = &["bench_call", "bench_delay", "bench_floor", "bench_raw"];
 
 /// Runs the subcommand; the status is 1 where a condition does not hold.
 pub(crate) fn run(options: Options) -> anyhow::Result<i32> {
     match options {
         Options::Override(options) => measure(&options),
         Options::Backends(options) => backends::run(&options),
+        Options::Delay(options) => delay::run(&options),
+        Options::GuestDelay(options) => delay::run_guest(&options).map(|()| 0),
         Options::Guest(options) => guest::run(&options).map(|()| 0),
     }
 }
@@ -78,7 +88,7 @@ fn measure(options: &Override) -> anyhow::Result<i32> {
     let timed = boot(&kernel.path, Unit::Nanoseconds, options.rounds.max(1))?;
     let conditions = condition::all(&counted, &timed)?;
     let page = page::render(&page::Facts {
-        command: command(options),
+        command: command("override", &options.kernel, options.rounds, ROUNDS),
         tools: tools(&["bpftrace", "strace", "qemu-system-x86_64"])?,
         counted: &counted,
         timed: &timed,
@@ -99,15 +109,20 @@ fn measure(options: &Override) -> anyhow::Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
-/// The command that makes the same page again.
-fn command(options: &Override) -> String {
-    let mut words = vec!["cargo xtask bench override".to_owned()];
-    if options.kernel != "6.12" {
-        let name = Path::new(&options.kernel).file_name().unwrap_or_default();
+/// Rounds of the timings where nothing is said.
+const ROUNDS: u32 = 5;
+/// The kernel that is measured on where nothing is said.
+const KERNEL: &str = "6.12";
+
+/// The command that makes the same page again; `usual` rounds need not be named.
+fn command(what: &str, kernel: &str, rounds: u32, usual: u32) -> String {
+    let mut words = vec![format!("cargo xtask bench {what}")];
+    if kernel != KERNEL {
+        let name = Path::new(kernel).file_name().unwrap_or_default();
         words.push(format!("--kernel {}", name.to_string_lossy()));
     }
-    if options.rounds != 5 {
-        words.push(format!("--rounds {}", options.rounds));
+    if rounds != usual {
+        words.push(format!("--rounds {rounds}"));
     }
     words.join(" ")
 }
@@ -138,16 +153,24 @@ fn compile() -> anyhow::Result<()> {
 
 /// One boot, in which this program measures all rows.
 fn boot(kernel: &Path, unit: Unit, rounds: u32) -> anyhow::Result<Reading> {
-    let this: OsString = std::env::current_exe()
-        .context("cannot find this program")?
-        .into();
     let words = [
-        this,
-        "bench".into(),
         "guest".into(),
         unit.word().into(),
         rounds.to_string().into(),
     ];
+    ordinary(kernel, unit, words)
+}
+
+/// One boot, in which this program measures with these words, and what it answers.
+fn ordinary<T: serde::de::DeserializeOwned>(
+    kernel: &Path,
+    unit: Unit,
+    measures: [OsString; 3],
+) -> anyhow::Result<T> {
+    let this: OsString = std::env::current_exe()
+        .context("cannot find this program")?
+        .into();
+    let words = [this, "bench".into()].into_iter().chain(measures);
     let mut boot = Boot::new(kernel, words);
     boot.icount = unit == Unit::Instructions;
     // The other boot has one processor too. With several, emulated by a thread each, one may run a breakpoint of the

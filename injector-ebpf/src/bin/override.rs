@@ -11,17 +11,17 @@ use aya_ebpf::helpers::generated::{
 use injector_common::limits::{MAX_MARKED, MAX_RETRIES, MAX_RULES, MAX_STEPS};
 use injector_common::mark::{MarkedFiring, RESTART};
 use injector_common::rule::{
-    ACT_DECIDES, ACT_HELD, ACT_KILL, ACT_REPLACES, ACT_RESULT, ACT_SIGNAL,
+    ACT_DECIDES, ACT_DELAY, ACT_HELD, ACT_KILL, ACT_REPLACES, ACT_RESULT, ACT_SIGNAL,
 };
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
-    Call, Counter, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell, ScopeKey,
-    Shared, WireRule, WireStep, advance, all_hold, decide,
+    Call, Counter, Data, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell,
+    ScopeKey, Shared, WireRule, WireStep, advance, all_hold, decide,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
 use injector_ebpf::maps::{self, SCOPES};
-use injector_ebpf::{atomic, gate, hand, target};
+use injector_ebpf::{arming, atomic, data, gate, hand, spin, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
 
@@ -57,13 +57,14 @@ impl Counter for Cell {
 
     /// In a loop of the kernel's, whose body the verifier walks once.
     #[inline(always)]
-    fn move_chain(&self, rule: &WireRule, decided: bool) -> Option<(Outcome, u64)> {
+    fn move_chain(&self, rule: &WireRule, decided: bool, data: &Data) -> Option<(Outcome, u64)> {
         let mut race = Race {
             chain: self.chain,
             rule,
             word: self.load(),
             decided: u32::from(decided),
             outcome: UNDECIDED,
+            data: *data,
         };
         // SAFETY: a callback of the helper's form and memory that outlives the loop.
         unsafe {
@@ -79,6 +80,7 @@ impl Counter for Cell {
             1 => Outcome::Fire,
             2 => Outcome::Exhausted,
             3 => Outcome::Shadowed,
+            4 => Outcome::Dataless,
             _ => return None,
         };
         Some((outcome, race.word))
@@ -95,6 +97,8 @@ struct Race<'rule> {
     decided: u32,
     /// An [`Outcome`] as its number, or [`UNDECIDED`].
     outcome: u32,
+    /// What the call is about to move.
+    data: Data,
 }
 
 const UNDECIDED: u32 = u32::MAX;
@@ -103,7 +107,7 @@ extern "C" fn try_to_move(_index: u32, race: *mut Race<'_>) -> i64 {
     // SAFETY: the helper passes what `move_chain` gave it; the chain is map memory.
     unsafe {
         let race = &mut *race;
-        let (outcome, next) = advance(race.rule, race.decided != 0, race.word);
+        let (outcome, next) = advance(race.rule, race.decided != 0, &race.data, race.word);
         let found = if next == race.word {
             next
         } else {
@@ -270,11 +274,7 @@ extern "C" fn carry_out_callback(index: u32, call: *mut InCall) -> i64 {
 extern "C" fn next_rule_callback(_index: u32, call: *mut InCall) -> i64 {
     // SAFETY: the helper passes what `finject_entry` gave it.
     let call = unsafe { &mut *call };
-    if call.pending == 0 {
-        return 1;
-    }
-    next_rule(call);
-    0
+    i64::from(call.pending == 0 || next_rule(call) != 0)
 }
 
 /// The position of the lowest set bit, as an index that the verifier accepts. The target counts
@@ -288,18 +288,20 @@ fn lowest_bit(word: u64) -> usize {
     position as usize & (MAX_RULES - 1)
 }
 
-/// Takes the lowest of the pending rules through its decision.
+/// Takes the lowest of the pending rules through its decision; 1 where it was the last. Of a function that returns nothing,
+/// or what nobody looks at, the verifier takes what is left in the register for it, which may be a pointer to the stack.
 #[inline(never)]
-fn next_rule(call: &mut InCall) {
+fn next_rule(call: &mut InCall) -> u32 {
     let index = lowest_bit(call.pending);
     call.pending &= call.pending.wrapping_sub(1);
+    let is_last = u32::from(call.pending == 0);
     let shared = maps::shared();
     // SAFETY: the mapped memory, the index below MAX_RULES; rules do not change while attached.
     let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
     if maps::has_tests() != 0 && rule.has_tests() && !is_about(rule, call.abi != 0, call.nr) {
         // SAFETY: the mapped memory.
         unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
-        return;
+        return is_last;
     }
     let counter = if rule.scope == Scope::Rule as u32 || maps::has_scopes() == 0 {
         // SAFETY: the mapped memory.
@@ -318,6 +320,7 @@ fn next_rule(call: &mut InCall) {
     if let Some((counter, ordinal)) = counter {
         apply(call, index as u32, rule, shared, cell, &counter, ordinal);
     }
+    is_last
 }
 
 /// Whether the call's arguments are those that the rule asks for.
@@ -399,9 +402,20 @@ fn apply(
     };
     // SAFETY: the mapped memory.
     unsafe {
-        match decide(rule, counter, &facts) {
+        let data = || {
+            if maps::has_edits() == 0 {
+                Data::NONE
+            } else {
+                let compat = call.abi != 0;
+                let mut data = Data::NONE;
+                data.bytes = data::read(compat, maps::kinds_of(compat, call.nr), &mut data);
+                data
+            }
+        };
+        match decide(rule, counter, &facts, data) {
             Decision::NotSelected { .. } | Decision::Off { .. } | Decision::Exhausted { .. } => {}
             Decision::Shadowed { .. } => atomic::add(&raw mut (*cell).shadowed, 1),
+            Decision::Dataless { .. } => atomic::add(&raw mut (*cell).dataless, 1),
             Decision::Contended { .. } => atomic::add(&raw mut (*cell).contended, 1),
             Decision::Fire {
                 count,
@@ -443,6 +457,12 @@ unsafe fn fire(
             core::ptr::write_volatile(&raw mut (*control).armed, 0);
             return;
         }
+        if maps::has_arming() != 0
+            && maps::dry_run() == 0
+            && arming::fired(cell, firing.at_ns) != RunState::Armed as u32
+        {
+            return;
+        }
         if maps::has_holds() == 0 || maps::dry_run() != 0 {
             carry_out(call, cell, firing, step);
             return;
@@ -461,7 +481,13 @@ unsafe fn fire(
         }
         hand::list(call.tid, call.listed, *firing);
         call.listed += 1;
-        call.actions |= step.actions;
+        let rule = &(*shared).rules[firing.rule as usize & (MAX_RULES - 1)];
+        let spins = if spin::length(rule, step, firing) != 0 {
+            ACT_DELAY
+        } else {
+            0
+        };
+        call.actions |= step.actions & !spins;
         if step.actions & ACT_DECIDES != 0 {
             call.decided = 1;
         }
@@ -483,10 +509,20 @@ unsafe fn carry_out(
     // SAFETY: the caller's promise, throughout.
     unsafe {
         let mut actions = step.actions;
+        let mut delay_ns = 0;
         if maps::dry_run() == 0 {
-            if maps::has_holds() != 0 && actions & ACT_HELD != 0 {
+            let mut lost = ACT_HELD;
+            if maps::has_spins() != 0 {
+                let rule = &(*maps::shared()).rules[firing.rule as usize & (MAX_RULES - 1)];
+                let length_ns = spin::length(rule, step, firing);
+                if length_ns != 0 {
+                    delay_ns = spin::spin(length_ns);
+                    lost &= !ACT_DELAY;
+                }
+            }
+            if maps::has_holds() != 0 && actions & lost != 0 {
                 atomic::add(&raw mut (*cell).lost, 1);
-                actions &= !ACT_HELD;
+                actions &= !lost;
             }
             // A signal that cannot be sent is a firing that did not happen: the call passes.
             if actions & ACT_SIGNAL != 0 && bpf_send_signal_thread(step.signal) != 0 {
@@ -529,6 +565,7 @@ unsafe fn carry_out(
             ordinal: firing.ordinal,
             actions,
             signal: step.signal,
+            delay_ns,
         };
         let value = if actions & ACT_RESULT != 0 {
             step.value

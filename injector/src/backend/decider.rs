@@ -7,12 +7,15 @@ use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
 use injector_common::random::{Purpose, hash, within};
-use injector_common::rule::{ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_RESULT, ACT_SIGNAL};
+use injector_common::rule::{
+    ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_CORRUPT, ACT_EDITS, ACT_RESULT, ACT_SIGNAL,
+};
 use injector_common::{
-    ArgKinds, Call, Counter, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule,
+    ArgKinds, Call, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule,
     WireStep, WireWait, all_hold, decide,
 };
 
@@ -20,7 +23,7 @@ use super::BackendError;
 use super::firing::{Decided, Done, Fate, Firing};
 use super::memory::{CallSlot, Cell, Memory};
 use crate::plan::{Arming, Plan};
-use crate::rule::lower::{kinds_of, lower};
+use crate::rule::lower::{kinds_of, lower, nanoseconds};
 use crate::sys::time::monotonic_ns;
 
 /// Who calls.
@@ -75,9 +78,11 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether some rule has a thread held.
-    pub(super) fn has_holds(&self) -> bool {
-        self.rules.iter().any(|(rule, _)| rule.has_holds())
+    /// Whether some rule has a thread held, where delays up to so long need none.
+    pub(super) fn has_holds(&self, spin: Duration) -> bool {
+        let spin_ns = nanoseconds(spin);
+        let mut rules = self.rules.iter();
+        rules.any(|(rule, _)| rule.has_holds(spin_ns))
     }
 
     /// What a plan asks for. Whoever admitted it has lowered its rules before.
@@ -139,7 +144,7 @@ impl Decider {
                     *bits |= 1_u64 << (index % MAX_RULES);
                 }
                 if let Some(kinds) = kinds.get_mut(call.index())
-                    && rule.has_tests()
+                    && rule.looks_at_args()
                 {
                     *kinds = kinds_of((*call).into());
                 }
@@ -245,6 +250,7 @@ impl Decider {
             step: *step,
             wait_ns: lasts(step.wait, Purpose::Delay),
             after_wait_ns: lasts(step.after_wait, Purpose::AfterDelay),
+            choice: hash(self.seed, rule.key, ordinal, count, Purpose::Corrupt),
             at_ns: marked.at_ns,
             is_last: self.arming_of(index).disarms >> index & 1 != 0,
         }
@@ -256,12 +262,14 @@ impl Decider {
     }
 
     /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
-    /// processes or threads apart; a caller that cannot be told is gone, and its call passes.
+    /// processes or threads apart; a caller that cannot be told is gone, and its call passes. `data` is asked only
+    /// where a rule selects the call that changes data.
     pub fn decide(
         &self,
         call: CallSlot,
         args: &[u64; 6],
         caller: impl FnOnce() -> Option<Caller>,
+        data: impl Fn() -> Data,
     ) -> Decided {
         let mut decided = Decided::PASSES;
         let mut pending = self.calls.get(call.index()).copied().unwrap_or(0);
@@ -283,7 +291,7 @@ impl Decider {
                 continue;
             }
             let firing = if rule.scope == Scope::Rule as u32 {
-                self.apply(index, rule, cell, &cell, 0, decided.fate)
+                self.apply(index, rule, cell, (&cell, 0), decided.fate, &data)
             } else {
                 if let Some(ask) = caller.take() {
                     known = ask();
@@ -294,7 +302,8 @@ impl Decider {
                 let Some(scoped) = self.scoped(index, rule, cell, caller) else {
                     continue;
                 };
-                self.apply(index, rule, cell, &*scoped, scoped.ordinal, decided.fate)
+                let counter = (&*scoped, scoped.ordinal);
+                self.apply(index, rule, cell, counter, decided.fate, &data)
             };
             let Some(firing) = firing else {
                 continue;
@@ -355,9 +364,9 @@ impl Decider {
         index: usize,
         rule: &WireRule,
         cell: Cell<'_>,
-        counter: &impl Counter,
-        ordinal: u64,
+        (counter, ordinal): (&impl Counter, u64),
         fate: Fate,
+        data: impl FnOnce() -> Data,
     ) -> Option<Firing> {
         let since_armed_ns = if rule.has_window() {
             monotonic_ns().saturating_sub(cell.armed_ns())
@@ -370,12 +379,16 @@ impl Decider {
             since_armed_ns,
             decided: fate != Fate::Runs,
         };
-        match decide(rule, counter, &facts) {
+        match decide(rule, counter, &facts, data) {
             Decision::NotSelected { .. } | Decision::Off { .. } | Decision::Exhausted { .. } => {
                 None
             }
             Decision::Shadowed { .. } => {
                 cell.add_shadowed();
+                None
+            }
+            Decision::Dataless { .. } => {
+                cell.add_dataless();
                 None
             }
             Decision::Contended { .. } => {
@@ -447,6 +460,9 @@ impl Decider {
             },
             delay_ns: done.delay_ns,
             after_delay_ns: done.after_delay_ns,
+            bytes: if has(ACT_EDITS) { done.bytes } else { 0 },
+            bits: if has(ACT_CORRUPT) { done.bits } else { 0 },
+            flipped: if has(ACT_CORRUPT) { done.flipped } else { 0 },
             ..*call
         })
     }

@@ -1,11 +1,12 @@
 //! What was decided for a call: the rules that fire on it, what each does to it, and what came of that.
 
-use injector_common::WireStep;
 use injector_common::limits::MAX_RULES;
+use injector_common::random::flipped;
 use injector_common::rule::{
     ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_AFTER_WAITS, ACT_HOLD,
-    ACT_KILL, ACT_RESULT, ACT_SIGNAL, ACT_WAITS,
+    ACT_KILL, ACT_RESULT, ACT_SIGNAL, ACT_STOP, ACT_WAITS,
 };
+use injector_common::{Data, WireStep};
 
 /// What is to become of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Wait {
     pub ns: u64,
     /// It may be released before.
     pub is_hold: bool,
+    /// All other threads of the process are held meanwhile.
+    pub stops: bool,
 }
 
 /// A rule that fires on the call.
@@ -59,6 +62,8 @@ pub struct Firing {
     pub(super) step: WireStep,
     pub(super) wait_ns: u64,
     pub(super) after_wait_ns: u64,
+    /// The hash by which bits are chosen that are flipped.
+    pub(super) choice: u64,
     /// When it was decided.
     pub(super) at_ns: u64,
     /// It has put its own rule out of force.
@@ -81,6 +86,23 @@ impl Firing {
         self.step.actions
     }
 
+    /// To how many bytes a call is cut.
+    pub(super) fn kept(&self, data: &Data) -> u64 {
+        self.step.kept(data)
+    }
+
+    /// How many bits are flipped in so many bytes.
+    pub(super) fn bits(&self, bytes: u64) -> u16 {
+        let bits = bytes.saturating_mul(8).min(self.step.edit.into());
+        u16::try_from(bits).unwrap_or(u16::MAX)
+    }
+
+    /// Which bits are flipped in so many bytes, by their numbers from the first byte's lowest on.
+    pub(super) fn flips(&self, bytes: u64) -> impl Iterator<Item = u64> {
+        let (choice, bits) = (self.choice, self.bits(bytes));
+        (0..bits).map(move |index| flipped(choice, index.into(), bits.into(), bytes))
+    }
+
     /// The signal that the calling thread gets before its call.
     pub fn signal(&self) -> Option<u32> {
         (self.actions() & ACT_SIGNAL != 0).then_some(self.step.signal)
@@ -93,20 +115,20 @@ impl Firing {
 
     /// How long the calling thread waits before its call.
     pub fn wait(&self) -> Option<Wait> {
-        let is_hold = self.actions() & ACT_HOLD != 0;
         let wait = Wait {
             ns: self.wait_ns,
-            is_hold,
+            is_hold: self.actions() & (ACT_HOLD | ACT_STOP) != 0,
+            stops: self.actions() & ACT_STOP != 0,
         };
         (self.actions() & ACT_WAITS != 0).then_some(wait)
     }
 
     /// How long the calling thread waits after its call.
     pub fn after_wait(&self) -> Option<Wait> {
-        let is_hold = self.actions() & ACT_AFTER_HOLD != 0;
         let wait = Wait {
             ns: self.after_wait_ns,
-            is_hold,
+            is_hold: self.actions() & ACT_AFTER_HOLD != 0,
+            stops: false,
         };
         (self.actions() & ACT_AFTER_WAITS != 0).then_some(wait)
     }
@@ -129,6 +151,12 @@ pub struct Done {
     pub delay_ns: u64,
     /// How long it waited after its call, nanoseconds.
     pub after_delay_ns: u64,
+    /// To how many bytes it cut its call, or in how many of them it flipped bits.
+    pub bytes: u64,
+    /// How many bits those are.
+    pub bits: u16,
+    /// How many of them, in their order, were in what was moved.
+    pub flipped: u16,
 }
 
 impl Done {

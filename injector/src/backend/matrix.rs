@@ -4,7 +4,7 @@
 use super::Unsupported;
 use super::choose::Choice;
 use super::unsupported::Why;
-use crate::plan::{Plan, Targets};
+use crate::plan::{Plan, SPIN_MAX, Targets};
 use crate::rule::{RuleText, compile};
 use crate::target::launch::Launch;
 
@@ -73,6 +73,7 @@ fn plan(rule: &str, launches: bool) -> Plan {
         follow: true,
         from_exec: false,
         dry_run: false,
+        spin_max: SPIN_MAX,
         duration: None,
     }
 }

@@ -14,6 +14,7 @@ use injector_common::{
 };
 
 use super::{Leased, Report, RuleReport};
+use crate::plan::Arming;
 use crate::sys::SysError;
 use crate::sys::mapping::Mapping;
 use crate::sys::time::monotonic_ns;
@@ -123,6 +124,12 @@ impl Cell<'_> {
     /// Counts a firing whose result met a call that failed by itself.
     pub fn add_moot(&self) {
         self.word(offset_of!(RuleCell, moot)).fetch_add(1, Relaxed);
+    }
+
+    /// Counts a call of which nothing could be cut, or that moves no data.
+    pub fn add_dataless(&self) {
+        self.word(offset_of!(RuleCell, dataless))
+            .fetch_add(1, Relaxed);
     }
 
     /// Counts a firing that could not be carried out.
@@ -442,6 +449,7 @@ impl Memory {
             shadowed: read(offset_of!(RuleCell, shadowed)),
             lost: read(offset_of!(RuleCell, lost)),
             moot: read(offset_of!(RuleCell, moot)),
+            dataless: read(offset_of!(RuleCell, dataless)),
             contended: read(offset_of!(RuleCell, contended)),
             scopes_full: read(offset_of!(RuleCell, scopes_full)),
             excluded: read(offset_of!(RuleCell, excluded)),
@@ -558,6 +566,15 @@ impl Memory {
         let index = index.min(MAX_RULES - 1);
         let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
         self.mapping.write(offset, rule);
+    }
+
+    /// Says which rules a rule's firing puts in force and out of it, a bit each. Before anything is attached.
+    pub fn write_arming(&mut self, rule: usize, arming: Arming) {
+        let cell = self.cell(rule);
+        cell.word(offset_of!(RuleCell, arms))
+            .store(arming.arms, Relaxed);
+        cell.word(offset_of!(RuleCell, disarms))
+            .store(arming.disarms, Release);
     }
 
     /// Says how a call's arguments are read. Before anything is attached.

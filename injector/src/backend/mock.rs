@@ -5,7 +5,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-use injector_common::Event;
+use injector_common::{Data, Event};
 
 use super::decider::{Caller, Decider, Spec};
 use super::firing::{Done, Fate};
@@ -30,6 +30,9 @@ pub enum Unsupported {
     /// All calls come from targets.
     #[error("nobody but targets calls the mock backend")]
     Others,
+    /// Calls have no data.
+    #[error("no call of the mock backend's moves data")]
+    Data,
     /// Calls have no results of their own.
     #[error("no call of the mock backend's runs, and so none fails by itself")]
     Results,
@@ -77,7 +80,7 @@ impl World {
             return made;
         };
         let slot = CallSlot::from(call);
-        let decided = decider.decide(slot, &args, || Some(caller));
+        let decided = decider.decide(slot, &args, || Some(caller), || Data::NONE);
         made.fate = decided.fate;
         for firing in &decided.firings {
             made.signals.extend(firing.signal());

@@ -24,6 +24,7 @@ mod waits;
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use injector_common::Event;
 
@@ -228,6 +229,11 @@ pub trait Backend: sealed::Sealed + Debug {
     /// Descriptors that become readable when targets end, where there are any.
     fn end_fds(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
+    }
+
+    /// How often it is looked whether faults still arrive.
+    fn watched_every(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     /// Looks whether faults still arrive.

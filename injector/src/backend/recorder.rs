@@ -85,7 +85,9 @@ impl Recorder {
             delay_ns: 0,
             after_delay_ns: 0,
             after_signal: 0,
-            reserved: 0,
+            bits: 0,
+            flipped: 0,
+            bytes: 0,
         }
     }
 

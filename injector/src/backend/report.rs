@@ -34,6 +34,8 @@ pub struct RuleReport {
     pub lost: u64,
     /// Firings whose result, meant for a success, met a call that failed by itself.
     pub moot: u64,
+    /// Selected calls of which nothing could be cut, or that move no data.
+    pub dataless: u64,
     /// Calls that passed after losing every race for the chain's position.
     pub contended: u64,
     /// Calls that passed because there was no room for another process's or thread's counter.

@@ -195,7 +195,9 @@ mod tests {
             delay_ns: 20,
             after_delay_ns: 21,
             after_signal: 22,
-            reserved: 0,
+            bits: 23,
+            flipped: 24,
+            bytes: 25,
         }
     }
 

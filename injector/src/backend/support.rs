@@ -8,26 +8,26 @@ use crate::plan::Plan;
 use crate::rule::ast::Action;
 use crate::rule::lower::{NotLowered, lower};
 
-/// Why an action is not carried out by a backend whose callers wait while it decides; [`None`] where it is.
-pub(super) fn by_decider(action: &Action) -> Option<Why> {
+/// Why an action is not carried out by a backend whose callers wait while it decides, and which lets calls run and
+/// replaces them; [`None`] where it is.
+pub(super) fn without_tracer(action: &Action) -> Option<Why> {
     match action {
-        Action::Delay(_) | Action::Hold(_) => None,
-        other => at_once(other),
+        Action::Off
+        | Action::Error(_)
+        | Action::Ret(_)
+        | Action::Kill
+        | Action::Signal(_)
+        | Action::Delay(_)
+        | Action::Hold(_) => None,
+        Action::Stop | Action::Short(_) | Action::Corrupt(_) | Action::After(_) => {
+            Some(Why::NeedsTracer)
+        }
     }
 }
 
-/// Why an action is not carried out by a backend that lets calls run, replaces them and sends signals, at
-/// once and no more than that; [`None`] where it is.
-pub(super) fn at_once(action: &Action) -> Option<Why> {
-    match action {
-        Action::Off | Action::Error(_) | Action::Ret(_) | Action::Kill | Action::Signal(_) => None,
-        Action::Delay(_)
-        | Action::Hold(_)
-        | Action::Stop
-        | Action::Short(_)
-        | Action::Corrupt(_)
-        | Action::After(_) => Some(Why::NotBuilt),
-    }
+/// The same of a backend that has a tracer.
+pub(super) fn with_tracer(_: &Action) -> Option<Why> {
+    None
 }
 
 /// Whether the whole plan can be carried out by a backend; every part that cannot. `action` says
@@ -67,13 +67,15 @@ pub(super) fn admit(
         }
         for problem in lower(rule).err().unwrap_or_default() {
             problems.push(match problem {
-                // Said above, by every backend.
-                NotLowered::Action(_) => continue,
                 NotLowered::Predicate(unknown) => Unsupported::Predicate {
                     rule: name(),
                     predicate: unknown.to_string(),
                     backend,
                     why: Why::NotBuilt,
+                },
+                NotLowered::TooManyBits(number) => Unsupported::TooManyBits {
+                    rule: name(),
+                    number,
                 },
                 NotLowered::TooManyTests(number) => Unsupported::TooManyTests {
                     rule: name(),

@@ -1,5 +1,7 @@
 //! Plans that a backend does not carry out: which part of which rule, and why, as types.
 
+use injector_common::limits::MAX_FLIPS;
+
 /// Why a part is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -62,6 +64,14 @@ pub enum Unsupported {
         /// How many there may be.
         limit: usize,
     },
+    /// Too many bits to flip.
+    #[error("rule {rule}: {number} bits are more than one firing flips")]
+    TooManyBits {
+        /// The rule's name.
+        rule: String,
+        /// How many there are.
+        number: u32,
+    },
     /// A chain with too many steps.
     #[error("rule {rule}: a chain of {steps} steps is longer than the {backend} backend takes")]
     ChainTooLong {
@@ -81,14 +91,6 @@ pub enum Unsupported {
         rule: String,
         /// How many calls its steps span.
         calls: u64,
-    },
-    /// A rule whose firing arms or disarms others.
-    #[error("rule {rule}: on the {backend} backend no firing arms or disarms other rules yet")]
-    Arming {
-        /// The rule's name.
-        rule: String,
-        /// The backend.
-        backend: &'static str,
     },
     /// A call whose number is beyond what the kernel side looks up.
     #[error("rule {rule}: no call has the number {nr}")]
@@ -123,13 +125,11 @@ impl Unsupported {
             Self::TooManyTests { limit, .. } => {
                 format!("at most {limit}, `fd=` included: leave out those that the others imply")
             }
+            Self::TooManyBits { .. } => format!("at most {MAX_FLIPS}"),
             Self::ChainTooLong { limit, .. } => {
                 format!("at most {limit}, the closing `off` included: split the rule with @N..M")
             }
             Self::ChainTooWide { .. } => "keep the sum of its repetitions below 2^32".into(),
-            Self::Arming { .. } => {
-                "use --backend ptrace, or leave `arms` and `disarms` out and use finject ctl".into()
-            }
             Self::Number { .. } => "name the call, or leave the number out".into(),
         }
     }

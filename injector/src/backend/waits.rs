@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use injector_common::Released;
 use injector_common::rule::{
-    ACT_AFTER, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_WAITS, ACT_DECIDES, ACT_REPLACES,
-    ACT_RESULT, ACT_WAITS,
+    ACT_AFTER, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_WAITS, ACT_DECIDES, ACT_EDITS,
+    ACT_REPLACES, ACT_RESULT, ACT_WAITS,
 };
 
 use super::firing::{Decided, Done, Fate, Firing, Wait};
@@ -110,6 +110,14 @@ impl Stay {
             since_ns: running.since_ns,
             is_disarmed: firing.is_disarmed(armed),
         })
+    }
+
+    /// Whether all threads of its process are held while its thread waits.
+    pub(super) fn stops(&self) -> bool {
+        let running = self.running.as_ref();
+        let firing = running.and_then(|running| self.decided.firings.get(running.firing));
+        let wait = firing.and_then(|firing| self.wait_of(firing));
+        wait.is_some_and(|wait| wait.stops)
     }
 
     fn running_rule(&self) -> Option<usize> {
@@ -302,17 +310,32 @@ impl Stay {
         }
     }
 
-    /// The call did not come to its end: nothing that was to happen after it does.
+    /// The call did not come to its end: nothing that was to happen after it does, nor was its data changed.
     pub(super) fn be_moot(&mut self) {
         for (firing, done) in self.decided.firings.iter().zip(&mut self.done) {
-            done.is_moot |= firing.actions() & ACT_AFTER != 0;
+            done.is_moot |= firing.actions() & (ACT_AFTER | ACT_EDITS) != 0;
         }
+    }
+
+    /// The call does not run: there is no data of its to change.
+    pub(super) fn miss_edits(&mut self) {
+        for (firing, done) in self.decided.firings.iter().zip(&mut self.done) {
+            done.is_moot |= firing.actions() & ACT_EDITS != 0;
+        }
+    }
+
+    /// Whether data of the call is to be changed.
+    pub(super) fn has_edits(&self) -> bool {
+        let mut all = self.decided.firings.iter().zip(&self.done);
+        let is_left = |done: &Done| !done.is_let_go && !done.is_moot;
+        all.any(|(firing, done)| is_left(done) && firing.actions() & ACT_EDITS != 0)
     }
 
     /// Whether something is to happen once the call has run.
     pub(super) fn has_after(&self) -> bool {
         let mut all = self.decided.firings.iter().zip(&self.done);
-        all.any(|(firing, done)| !done.is_let_go && firing.actions() & ACT_AFTER != 0)
+        self.has_edits()
+            || all.any(|(firing, done)| !done.is_let_go && firing.actions() & ACT_AFTER != 0)
     }
 
     /// The firings and what was done of each.
@@ -382,6 +405,7 @@ impl<T> Schedule<T> {
 mod tests {
     use std::sync::Arc;
 
+    use injector_common::Data;
     use injector_common::rule::{ACT_AFTER_DELAY, ACT_DELAY, ACT_HOLD, ACT_RESULT};
 
     use super::*;
@@ -410,7 +434,7 @@ mod tests {
         };
         let memory = Arc::new(Memory::anonymous().unwrap());
         memory.arm(u64::MAX, monotonic_ns(), u64::MAX);
-        Stay::of(Decider::new(memory, &spec).decide(CALL, &[0; 6], || None))
+        Stay::of(Decider::new(memory, &spec).decide(CALL, &[0; 6], || None, || Data::NONE))
     }
 
     fn done(stay: &Stay) -> Vec<(u32, u64, u64)> {

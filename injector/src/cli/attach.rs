@@ -1,21 +1,23 @@
 //! A session: `finject --pid N --rule R`, or `finject --rule R -- COMMAND`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use injector_common::limits::MOST_SPIN_NS;
 
 use super::exit::Exit;
 use super::live::Live;
 use super::rules::{self, Rules};
 use super::target::{NoPlan, Targeting};
-use super::{chain, complain, print_err, print_out};
+use super::{background, chain, complain, print_err, print_out};
 use crate::backend::choose::{Choice, NotChosen};
 use crate::history::Writer;
 use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
 use crate::sys::launch::Ended;
-use crate::sys::process::{inherited_fd, without_waits};
+use crate::sys::process::{inherited_fd, new_session, without_waits};
 
 /// A backend, as the user names it.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub struct Common {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// In the kernel, spin for delays up to this time, at most 1ms, rather than stop the thread; 0s for none
+    #[arg(long, value_name = "TIME", value_parser = spin, default_value = "100us")]
+    spin_max: Duration,
+
     /// Count, but let nothing fire
     #[arg(long)]
     dry_run: bool,
@@ -65,6 +71,10 @@ pub struct Common {
 /// Options of attach mode.
 #[derive(clap::Args, Debug)]
 #[group(skip)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "options that do not depend on each other, as the user gives them"
+)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
@@ -84,10 +94,31 @@ pub struct Options {
     /// Write a line to this descriptor once faults are in force
     #[arg(long, value_name = "N")]
     ready_fd: Option<i32>,
+
+    /// Return once faults are in force, and print the session; after 10 minutes they end where no --duration is given
+    #[arg(long, conflicts_with_all = ["ready_fd", "must_fire", "command"])]
+    background: bool,
+
+    /// One that was started so
+    #[arg(long = background::DETACHED, hide = true)]
+    detached: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::rule::parse_duration(text)
+}
+
+fn spin(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_nanos(MOST_SPIN_NS);
+    if matches!(text.trim_start_matches('0'), "ns" | "us" | "ms" | "s") && text.starts_with('0') {
+        return Ok(Duration::ZERO);
+    }
+    match duration(text)? {
+        time if time > most => Err(format!(
+            "a processor that spins does nothing else: at most {most:?}"
+        )),
+        time => Ok(time),
+    }
 }
 
 fn random_seed() -> u64 {
@@ -119,6 +150,7 @@ impl Common {
             follow: self.targets.follow(),
             from_exec: self.targets.from_exec(),
             dry_run: self.dry_run,
+            spin_max: self.spin_max,
             duration: self.duration,
         })
     }
@@ -150,11 +182,29 @@ pub(super) fn explain_failure(error: &SessionError) -> Exit {
 
 /// Runs it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    if options.background {
+        if options
+            .events
+            .as_ref()
+            .is_some_and(|path| path.as_os_str() == "-")
+        {
+            complain(
+                "--events - has no standard output where --background is given",
+                &["name a file: --events FILE".into()],
+            );
+            return Ok(Exit::Usage);
+        }
+        return background::run(options.common.duration.is_some(), options.common.json);
+    }
+    if options.detached {
+        new_session();
+    }
     let plan = match options.common.plan() {
         Ok(plan) => plan,
         Err(none) => return Ok(none.into()),
     };
     let ready: Option<OwnedFd> = match options.ready_fd.map(inherited_fd) {
+        None if options.detached => std::io::stdout().as_fd().try_clone_to_owned().ok(),
         None => None,
         Some(Ok(fd)) => Some(fd),
         Some(Err(error)) => {
@@ -173,6 +223,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         }
     };
     let mut live = Live::new(options.quiet, ready, plan.targets.names().join(", "));
+    if options.detached {
+        live = live.detached();
+    }
     let session = match Session::prepare(&plan, options.common.backend()) {
         Ok(session) => session,
         Err(error) => return Ok(explain_failure(&error)),

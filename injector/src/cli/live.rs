@@ -14,7 +14,7 @@ use crate::backend::HookReport;
 use crate::backend::choose::Choice;
 use crate::history::{Kind, Record};
 use crate::session::Observer;
-use crate::sys::process::{PollFd, poll_fds, without_waits};
+use crate::sys::process::{PollFd, outlive, poll_fds, without_waits};
 use crate::text::{counted, escaped};
 
 /// Lines shown in each interval.
@@ -97,6 +97,8 @@ pub struct Live {
     quiet: bool,
     colour: bool,
     ready: Option<OwnedFd>,
+    /// It goes on when whoever waits for that line has ended.
+    is_detached: bool,
     since: Instant,
     shown: u64,
     left_out: u64,
@@ -111,10 +113,20 @@ impl Live {
             quiet,
             colour: super::colour(),
             ready,
+            is_detached: false,
             since: Instant::now(),
             shown: 0,
             left_out: 0,
             targets,
+        }
+    }
+
+    /// The same of a session that is left in the background.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self {
+            is_detached: true,
+            ..self
         }
     }
 
@@ -159,14 +171,6 @@ fn describe(record: &Record) -> Option<String> {
 
 impl Observer for Live {
     fn armed(&mut self, hooks: &HookReport, passed_over: &[(Choice, String)]) {
-        if let Some(ready) = self.ready.take() {
-            let mut ready = File::from(ready);
-            if let Err(error) = ready.write_all(b"ready\n") {
-                self.out.say(&format!(
-                    "warning: --ready-fd could not be written: {error}"
-                ));
-            }
-        }
         if !self.quiet {
             let number = hooks.functions as u64;
             let (targets, mechanism) = (&self.targets, &hooks.mechanism);
@@ -184,6 +188,18 @@ impl Observer for Live {
             });
             for (choice, why) in passed_over {
                 self.out.say(&format!("not by {choice}: {why}"));
+            }
+        }
+        if let Some(ready) = self.ready.take() {
+            if self.is_detached {
+                // Whoever waits for the line below does not wait any longer.
+                outlive();
+            }
+            let mut ready = File::from(ready);
+            if let Err(error) = ready.write_all(b"ready\n") {
+                self.out.say(&format!(
+                    "warning: --ready-fd could not be written: {error}"
+                ));
             }
         }
     }

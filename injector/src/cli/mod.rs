@@ -1,6 +1,7 @@
 //! The command line: options and subcommands, one file each. clap lives only here.
 
 pub mod attach;
+mod background;
 pub mod count;
 pub mod ctl;
 pub mod doctor;
@@ -27,6 +28,8 @@ Examples:
         one write in a hundred fails, the same ones for the same seed; each leaves a record
   sudo finject --pid 123 --rule 'rename=kill@1' --must-fire
         die just before the first rename; exit status 124 if there was none
+  sudo finject --background --pid 123 --rule 'fdatasync=delay:50ms' && sudo finject ctl stop
+        returns once faults are in force; they end with finject ctl stop, or after 10 minutes
   finject --rule 'fsync=EIO@3' -- ./test --all
         launches a command under the rule; needs no privilege; its status is finject's
   finject count -- ./test --all

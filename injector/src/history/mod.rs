@@ -3,5 +3,5 @@
 pub mod record;
 pub mod writer;
 
-pub use record::{CallRecord, Kind, Record};
+pub use record::{CallRecord, Flip, Kind, Record};
 pub use writer::Writer;

@@ -50,6 +50,18 @@ pub struct CallRecord {
     /// How long it waited after the call, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_delay_ns: Option<u64>,
+    /// The bits that were flipped in what the call moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flips: Vec<Flip>,
+}
+
+/// A bit that was flipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Flip {
+    /// The byte in what the call moved, from 0.
+    pub offset: u64,
+    /// The bit in it, from the lowest, 0 to 7.
+    pub bit: u8,
 }
 
 /// One record.

@@ -1,27 +1,34 @@
 //! From a resolved rule to its wire form: what every backend's decision goes by. What the wire form
 //! cannot say yet is told as such, part by part.
 
+use std::time::Duration;
+
 use injector_common::args::{
     ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
 };
-use injector_common::limits::{MAX_POSITION, MAX_STEPS, MAX_TESTS};
+use injector_common::limits::{MAX_FLIPS, MAX_POSITION, MAX_STEPS, MAX_TESTS};
 use injector_common::rule::{
-    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_DELAY,
-    ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SIGNAL,
+    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
+    ACT_CORRUPT, ACT_DELAY, ACT_EDITS, ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL,
+    ACT_STOP,
 };
-use injector_common::{ArgKinds, Scope as WireScope, WireRule, WireStep, WireTest, WireWait};
+use injector_common::{
+    ArgKinds, DataKind, Scope as WireScope, WireRule, WireStep, WireTest, WireWait,
+};
 
-use super::ast::{Action, After, ArgOp, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope};
+use super::ast::{
+    Action, After, ArgOp, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope, Short,
+};
 use super::{ResolvedRule, Step};
-use crate::syscall::{CallId, arg_width, by_id};
+use crate::syscall::{CallId, DataPlace, Direction, arg_width, by_id};
 
 /// A part of a rule that has no wire form.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotLowered {
-    /// An action.
-    Action(Action),
     /// A predicate.
     Predicate(Predicate<Integer>),
+    /// More bits to flip than one firing may; how many.
+    TooManyBits(u32),
     /// More predicates on arguments than a rule can have; how many there are.
     TooManyTests(usize),
     /// More steps than a chain can have; how many there are, the closing `off` included.
@@ -30,7 +37,8 @@ pub enum NotLowered {
     ChainTooWide(u64),
 }
 
-fn nanoseconds(duration: std::time::Duration) -> u64 {
+/// A time in nanoseconds; the longest where it is longer.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -103,7 +111,8 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    wire.steps_len = u32::try_from(steps.len()).unwrap_or(0);
+    wire.steps_len = u16::try_from(steps.len()).unwrap_or(0);
+    wire.edits = u16::from(steps.iter().any(|step| step.actions & ACT_EDITS != 0));
     wire.steps[..steps.len()].copy_from_slice(&steps);
     Ok(wire)
 }
@@ -153,8 +162,21 @@ pub fn kinds_of(call: CallId) -> ArgKinds {
             kinds = kinds.with(arg.into(), bits.into(), signed);
         }
     }
-    let descriptor = by_id(call).and_then(|call| call.roles().fd());
-    descriptor.map_or(kinds, |arg| kinds.with_descriptor(arg.into()))
+    let roles = by_id(call).map(|call| call.roles()).unwrap_or_default();
+    if let Some(arg) = roles.fd() {
+        kinds = kinds.with_descriptor(arg.into());
+    }
+    let Some(data) = roles.data else {
+        return kinds;
+    };
+    let kind = match data.place {
+        DataPlace::Buffer { at: 2, len: 3 } => DataKind::Buffer,
+        DataPlace::Vector { at: 2, count: 3 } => DataKind::Vector,
+        DataPlace::Message { at: 2 } => DataKind::Message,
+        // Several messages have a length each; there is no other order of arguments (a test looks).
+        _ => DataKind::None,
+    };
+    kinds.with_data(kind, data.direction == Direction::Out)
 }
 
 fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
@@ -184,8 +206,26 @@ fn lower_step(step: &Step, problems: &mut Vec<NotLowered>) -> WireStep {
                 wire.wait = held(*most);
             }
             Action::After(after) => lower_after(*after, &mut wire),
-            Action::Stop | Action::Short(_) | Action::Corrupt(_) => {
-                problems.push(NotLowered::Action(*action));
+            Action::Short(short) => {
+                wire.actions |= ACT_SHORT;
+                wire.edit = match short {
+                    // No call moves as much as that.
+                    Short::Bytes(bytes) => u32::try_from(bytes.get())
+                        .map_or(!WireStep::SHARE, |bytes| bytes.min(!WireStep::SHARE)),
+                    Short::Percent(share) => WireStep::SHARE | share.parts(),
+                };
+            }
+            Action::Corrupt(bits) if bits.get() > MAX_FLIPS => {
+                problems.push(NotLowered::TooManyBits(bits.get()));
+            }
+            Action::Corrupt(bits) => {
+                wire.actions |= ACT_CORRUPT;
+                wire.edit = bits.get();
+            }
+            Action::Stop => {
+                wire.actions |= ACT_STOP;
+                // Until it is released.
+                wire.wait = held(Some(Duration::MAX));
             }
         }
     }
@@ -229,7 +269,7 @@ fn delayed(delay: Delay) -> WireWait {
     }
 }
 
-fn held(most: Option<std::time::Duration>) -> WireWait {
+fn held(most: Option<Duration>) -> WireWait {
     let ns = nanoseconds(most.unwrap_or(HOLD_DEFAULT));
     WireWait {
         min_ns: ns,
@@ -293,6 +333,23 @@ mod tests {
                 "{rule}"
             );
         }
+        let stop = step("fsync=stop");
+        assert_eq!(
+            (stop.actions, stop.wait),
+            (ACT_STOP, wait(u64::MAX, u64::MAX))
+        );
+        for (rule, actions, edit) in [
+            ("write=short:7", ACT_SHORT, 7),
+            ("write=short:3G", ACT_SHORT, 0x7fff_ffff),
+            ("write=short:100G", ACT_SHORT, 0x7fff_ffff),
+            ("write=short:12.5%", ACT_SHORT, WireStep::SHARE + 125_000),
+            ("write=corrupt:3", ACT_CORRUPT, 3),
+        ] {
+            let rule = lowered(rule);
+            assert_eq!((rule.steps[0].actions, rule.steps[0].edit), (actions, edit));
+            assert!(rule.has_edits());
+        }
+        assert!(lowered("write=EIO->short:7").has_edits() && !lowered("write=EIO").has_edits());
         let both = step("fsync=signal:SIGUSR1+after:EIO+after:signal:SIGUSR2@1");
         assert_eq!(
             (both.actions, both.value, both.signal, both.after_signal),
@@ -379,13 +436,9 @@ mod tests {
             refused(&format!("fsync={most}*EIO->1*EPERM->off")),
             [NotLowered::ChainTooWide(most + 1)]
         );
-        assert!(matches!(
-            refused("write=short:1->stop")[..],
-            [
-                NotLowered::Action(Action::Short(_)),
-                NotLowered::Action(Action::Stop)
-            ]
-        ));
+        let flips = |bits: u32| format!("write=corrupt:{bits}");
+        assert_eq!(refused(&flips(65)), [NotLowered::TooManyBits(65)]);
+        assert_eq!(lowered(&flips(64)).steps[0].edit, 64);
     }
 
     #[test]
@@ -450,7 +503,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let none = ArgKinds::NONE;
-        let read = none.with(1, 32, false).with_descriptor(1);
+        let buffer = none.with_data(DataKind::Buffer, false);
+        let read = buffer.with(1, 32, false).with_descriptor(1);
         assert_eq!(
             kinds("read"),
             [
@@ -473,7 +527,34 @@ mod tests {
         );
         // It splits its offset in two, so that what it declares is not what it is given.
         let all_words = (1..=6).fold(none, |kinds, arg| kinds.with(arg, 32, false));
-        assert_eq!(kinds("pread64")[1], all_words.with_descriptor(1));
+        assert_eq!(
+            kinds("pread64")[1],
+            all_words
+                .with_descriptor(1)
+                .with_data(DataKind::Buffer, false)
+        );
+    }
+
+    #[test]
+    fn calls_describe_their_data_in_three_ways() {
+        for (name, kind, sends) in [
+            ("read", DataKind::Buffer, false),
+            ("pwrite64", DataKind::Buffer, true),
+            ("recvfrom", DataKind::Buffer, false),
+            ("sendto", DataKind::Buffer, true),
+            ("preadv2", DataKind::Vector, false),
+            ("writev", DataKind::Vector, true),
+            ("recvmsg", DataKind::Message, false),
+            ("sendmsg", DataKind::Message, true),
+            // Each message has a length of its own.
+            ("sendmmsg", DataKind::None, true),
+            ("fsync", DataKind::None, false),
+        ] {
+            for call in crate::syscall::by_name(name) {
+                let kinds = kinds_of(call.id());
+                assert_eq!((kinds.data(), kinds.sends()), (kind, sends), "{name}");
+            }
+        }
     }
 
     #[test]

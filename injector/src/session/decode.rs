@@ -1,12 +1,14 @@
 //! From the kernel program's record to the history's: numbers get their names.
 
 use injector_common::event::{Event, EventKind};
+use injector_common::random::{Purpose, flipped, hash};
 use injector_common::rule::{
-    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_DELAY,
-    ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SIGNAL,
+    ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
+    ACT_AFTER_WAITS, ACT_CORRUPT, ACT_DELAY, ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL,
+    ACT_STOP, ACT_WAITS,
 };
 
-use crate::history::{CallRecord, Kind, Record};
+use crate::history::{CallRecord, Flip, Kind, Record};
 use crate::plan::Plan;
 use crate::syscall::{self, Abi, CallId, Errno, Signal, Sysno};
 
@@ -33,7 +35,7 @@ pub fn record(event: &Event, plan: &Plan, offset_ns: u64) -> Record {
                 .get(event.rule as usize)
                 .map(|rule| rule.name.to_string());
             record.count = Some(event.count);
-            record.call = Some(call(event));
+            record.call = Some(call(event, flips(event, plan)));
         }
         // These are about the process whose id stands in `count`.
         Kind::TargetStarted => record.pid = u32::try_from(event.count).ok(),
@@ -53,7 +55,24 @@ fn comm(bytes: &[u8; 16]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-fn call(event: &Event) -> CallRecord {
+/// The bits that were flipped: the same choice once more.
+fn flips(event: &Event, plan: &Plan) -> Vec<Flip> {
+    let rule = plan.rules.get(event.rule as usize);
+    let Some(rule) = rule.filter(|_| has(event, ACT_CORRUPT)) else {
+        return Vec::new();
+    };
+    let (ordinal, count) = (event.ordinal, event.count);
+    let choice = hash(plan.seed, rule.key, ordinal, count, Purpose::Corrupt);
+    let bits = 0..event.flipped;
+    bits.map(|index| flipped(choice, index.into(), event.bits.into(), event.bytes))
+        .map(|bit| Flip {
+            offset: bit / 8,
+            bit: (bit % 8) as u8,
+        })
+        .collect()
+}
+
+fn call(event: &Event, flips: Vec<Flip>) -> CallRecord {
     let abi = if event.abi == 0 {
         Abi::NATIVE
     } else {
@@ -74,9 +93,9 @@ fn call(event: &Event) -> CallRecord {
             .collect(),
         action: action(event),
         value: has(event, ACT_RESULT | ACT_AFTER_RESULT).then_some(event.value),
-        delay_ns: has(event, ACT_DELAY | ACT_HOLD).then_some(event.delay_ns),
-        after_delay_ns: has(event, ACT_AFTER_DELAY | ACT_AFTER_HOLD)
-            .then_some(event.after_delay_ns),
+        delay_ns: has(event, ACT_WAITS).then_some(event.delay_ns),
+        after_delay_ns: has(event, ACT_AFTER_WAITS).then_some(event.after_delay_ns),
+        flips,
     }
 }
 
@@ -99,7 +118,10 @@ fn action(event: &Event) -> String {
     let parts = [
         (ACT_DELAY, "delay".into()),
         (ACT_HOLD, "hold".into()),
+        (ACT_STOP, "stop".into()),
         (ACT_SIGNAL, format!("signal:{}", signal(event.signal))),
+        (ACT_SHORT, format!("short:{}", event.bytes)),
+        (ACT_CORRUPT, format!("corrupt:{}", event.flipped)),
         (ACT_RESULT, result()),
         (ACT_KILL, "kill".into()),
         (ACT_AFTER_RESULT, format!("after:{}", result())),

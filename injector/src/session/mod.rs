@@ -33,8 +33,6 @@ use crate::text::{counted, some_of};
 /// How long the loop sleeps at most, milliseconds: ends of descendants and the backend's own switch
 /// are looked at this often.
 const TURN_MS: u64 = 200;
-/// How often a test call is made again, nanoseconds.
-const WATCH_NS: u64 = 1_000_000_000;
 /// Events taken in one turn, so that a storm of them cannot keep signals from being heard.
 const BATCH: usize = 4096;
 /// How long events are gathered once they have begun to come, milliseconds: to be woken for each would cost finject, and
@@ -331,7 +329,7 @@ impl<'p> Session<'p> {
             u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
         });
         let until = armed_ns.saturating_add(duration);
-        self.next_watch_ns = armed_ns + WATCH_NS;
+        self.next_watch_ns = armed_ns + self.watch_ns();
         loop {
             let now = monotonic_ns();
             if heartbeat.has_lapsed() || self.backend.report().lapsed {
@@ -365,7 +363,7 @@ impl<'p> Session<'p> {
                 return Ok(Ending::TargetsEnded);
             }
             if now >= self.next_watch_ns {
-                self.next_watch_ns = now + WATCH_NS;
+                self.next_watch_ns = now + self.watch_ns();
                 if let Some(lost) = self.backend.watch() {
                     self.warn(&lost.why, observer);
                     return Ok(Ending::Lost {
@@ -388,6 +386,11 @@ impl<'p> Session<'p> {
                 self.wait(wait.max(1), Hear::All)?;
             }
         }
+    }
+
+    /// How often the backend is looked after.
+    fn watch_ns(&self) -> u64 {
+        u64::try_from(self.backend.watched_every().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn wait(&self, timeout_ms: i32, hear: Hear) -> Result<(), SessionError> {
@@ -437,7 +440,7 @@ impl<'p> Session<'p> {
     fn look_after(&mut self) -> Option<i32> {
         let now_ns = monotonic_ns();
         if now_ns >= self.next_watch_ns {
-            self.next_watch_ns = now_ns + WATCH_NS;
+            self.next_watch_ns = now_ns + self.watch_ns();
             // There are no faults left to be lost.
             let _ = self.backend.watch();
         }

@@ -186,6 +186,10 @@ impl Summary {
                     report.moot,
                     "results were moot: the call had failed by itself, or did not come to its end",
                 ),
+                (
+                    report.dataless,
+                    "selected calls passed: there was nothing to cut, or no data",
+                ),
                 (report.shadowed, "results lost against an earlier rule's"),
                 (
                     report.contended,
@@ -252,6 +256,7 @@ impl Summary {
                     "dropped": report.dropped,
                     "lost": report.lost,
                     "moot": report.moot,
+                    "dataless": report.dataless,
                     "shadowed": report.shadowed,
                     "contended": report.contended,
                     "scopes_full": report.scopes_full,
@@ -309,6 +314,9 @@ fn why_not(
     }
     if report.lost > 0 {
         return "its signal could not be sent".into();
+    }
+    if report.dataless > 0 {
+        return format!("of {matched} those that it selects had nothing to cut, or moved no data");
     }
     if report.moot > 0 {
         return format!("of {matched} every one that it selects had failed by itself");

@@ -1,8 +1,11 @@
 //! Processes: pidfds, capabilities, ids.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::SysError;
@@ -73,6 +76,27 @@ pub fn read_memory(pid: u32, address: u64, to: &mut [u8]) -> Result<(), SysError
         Ok(())
     } else {
         Err(SysError::last("process_vm_readv"))
+    }
+}
+
+/// Writes into another process's memory; all of `from`.
+pub fn write_memory(pid: u32, address: u64, from: &[u8]) -> Result<(), SysError> {
+    let local = libc::iovec {
+        iov_base: from.as_ptr().cast_mut().cast(),
+        iov_len: from.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: from.len(),
+    };
+    // SAFETY: `from` is only read; the kernel checks the other's address.
+    let written = unsafe {
+        libc::process_vm_writev(pid as i32, &raw const local, 1, &raw const remote, 1, 0)
+    };
+    if usize::try_from(written) == Ok(from.len()) {
+        Ok(())
+    } else {
+        Err(SysError::last("process_vm_writev"))
     }
 }
 
@@ -162,8 +186,8 @@ pub enum TimeoutOf {
     Sending,
 }
 
-/// A timeout of another process's socket; [`None`] where it waits for ever, or is no socket.
-pub fn socket_timeout(pid: u32, fd: i32, timeout: TimeoutOf) -> Result<Option<Duration>, SysError> {
+/// A descriptor of another process's, for this one.
+fn duplicate(pid: u32, fd: i32) -> Result<OwnedFd, SysError> {
     let process = pidfd_open(pid)?;
     // SAFETY: no pointers.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) };
@@ -172,7 +196,49 @@ pub fn socket_timeout(pid: u32, fd: i32, timeout: TimeoutOf) -> Result<Option<Du
         return Err(SysError::last("pidfd_getfd"));
     }
     // SAFETY: the kernel has just given it to us.
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Asks a socket for an option of its own level (socket(7)).
+///
+/// # Safety
+///
+/// Any bytes are a `T`, and the option's value is no longer than it.
+unsafe fn socket_option<T>(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: &mut T,
+) -> Result<(), SysError> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: a value and a length of ours; the caller's promise.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_mut(value).cast(),
+            &raw mut length,
+        )
+    };
+    if got == 0 {
+        Ok(())
+    } else {
+        Err(SysError::last("getsockopt"))
+    }
+}
+
+/// Whether another process's descriptor is a socket that carries a stream (`SOCK_STREAM`).
+pub fn is_stream_socket(pid: u32, fd: i32) -> Result<bool, SysError> {
+    let socket = duplicate(pid, fd)?;
+    let mut kind: libc::c_int = 0;
+    // SAFETY: the option's value is a number.
+    unsafe { socket_option(socket.as_fd(), libc::SO_TYPE, &mut kind) }?;
+    Ok(kind == libc::SOCK_STREAM)
+}
+
+/// A timeout of another process's socket; [`None`] where it waits for ever, or is no socket.
+pub fn socket_timeout(pid: u32, fd: i32, timeout: TimeoutOf) -> Result<Option<Duration>, SysError> {
+    let socket = duplicate(pid, fd)?;
     let option = match timeout {
         TimeoutOf::Receiving => libc::SO_RCVTIMEO,
         TimeoutOf::Sending => libc::SO_SNDTIMEO,
@@ -181,24 +247,34 @@ pub fn socket_timeout(pid: u32, fd: i32, timeout: TimeoutOf) -> Result<Option<Du
         tv_sec: 0,
         tv_usec: 0,
     };
-    let mut length = size_of_val(&span) as libc::socklen_t;
-    // SAFETY: a value and a length of ours.
-    let got = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut span).cast(),
-            &raw mut length,
-        )
-    };
-    if got != 0 {
+    // SAFETY: the option's value is a `struct timeval`.
+    if unsafe { socket_option(socket.as_fd(), option, &mut span) }.is_err() {
         return Ok(None);
     }
     let seconds = u64::try_from(span.tv_sec).unwrap_or(0);
     let micros = u64::try_from(span.tv_usec).unwrap_or(0);
     let span = Duration::from_secs(seconds) + Duration::from_micros(micros);
     Ok((!span.is_zero()).then_some(span))
+}
+
+/// What kind of file this is (`S_IFMT` of inode(7)), links followed. Whoever serves its file system is not asked, who may
+/// be a process that is held.
+pub fn kind_of_file(path: &Path) -> Option<u32> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut status = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: a path and a structure of ours.
+    let got = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC,
+            libc::STATX_TYPE,
+            status.as_mut_ptr(),
+        )
+    };
+    // SAFETY: integers only, which were zero before.
+    let status = unsafe { status.assume_init() };
+    (got == 0).then_some(u32::from(status.stx_mode) & libc::S_IFMT)
 }
 
 /// Sends a signal to a process; whether it was sent.
@@ -217,6 +293,22 @@ pub fn send_thread_signal(tgid: u32, tid: u32, signal: u32) -> bool {
 pub fn leave(status: i32) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }
+}
+
+/// Puts this process into a session of its own, without a terminal (setsid(2)), which ends by SIGTERM with
+/// whoever has started it, until [`outlive`] is called.
+pub fn new_session() {
+    // SAFETY: no pointers.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+    }
+}
+
+/// From now on this process goes on when whoever has started it ends.
+pub fn outlive() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
 }
 
 /// This process's effective capabilities, a bit each (`CapEff` of /proc/self/status).
@@ -257,22 +349,9 @@ pub fn peer_uid(socket: BorrowedFd<'_>) -> Result<u32, SysError> {
         uid: u32::MAX,
         gid: u32::MAX,
     };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: a structure and a length of ours.
-    let got = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut length,
-        )
-    };
-    if got == 0 {
-        Ok(peer.uid)
-    } else {
-        Err(SysError::last("getsockopt(SO_PEERCRED)"))
-    }
+    // SAFETY: the option's value is a `struct ucred`.
+    unsafe { socket_option(socket, libc::SO_PEERCRED, &mut peer) }?;
+    Ok(peer.uid)
 }
 
 /// Has this thread run before all others that are no real-time threads, as far as the user may (sched(7)); whether

@@ -11,6 +11,9 @@ const GET_SYSCALL_INFO: libc::c_uint = 0x420e;
 const INFO_ENTRY: u8 = 1;
 const INFO_EXIT: u8 = 2;
 const INFO_SECCOMP: u8 = 3;
+/// `PTRACE_GETSIGMASK` and `PTRACE_SETSIGMASK` of include/uapi/linux/ptrace.h, Linux 3.11.
+const GET_SIGMASK: libc::c_uint = 0x420a;
+const SET_SIGMASK: libc::c_uint = 0x420b;
 /// `AUDIT_ARCH_I386` of include/uapi/linux/audit.h.
 const ARCH_I386: u32 = 0x4000_0003;
 /// The bytes of `syscall`, and of `int 0x80`: what a call that is made again is entered by.
@@ -23,7 +26,7 @@ struct Info {
     _pad: [u8; 3],
     arch: u32,
     instruction: u64,
-    _stack: u64,
+    stack: u64,
     nr: u64,
     args: [u64; 6],
     _ret_data: u32,
@@ -38,6 +41,8 @@ pub struct Entry {
     pub nr: u64,
     /// Where the caller's instruction pointer is.
     pub instruction: u64,
+    /// Its stack pointer.
+    pub stack: u64,
     /// The arguments.
     pub args: [u64; 6],
 }
@@ -196,6 +201,23 @@ pub fn signal_code(tid: u32) -> Option<i32> {
     Some(unsafe { info.assume_init() }.si_code)
 }
 
+/// The signals that a stopped thread has blocked, a bit each.
+pub fn blocked_signals(tid: u32) -> Result<u64, SysError> {
+    let mut mask = 0_u64;
+    let to = &raw mut mask as libc::c_long;
+    let size = size_of_val(&mask) as libc::c_long;
+    call(GET_SIGMASK, tid, size, to, "ptrace(PTRACE_GETSIGMASK)")?;
+    Ok(mask)
+}
+
+/// Has a stopped thread block those signals; never SIGKILL and SIGSTOP.
+pub fn block_signals(tid: u32, mask: u64) -> Result<(), SysError> {
+    let from = &raw const mask as libc::c_long;
+    let size = size_of_val(&mask) as libc::c_long;
+    call(SET_SIGMASK, tid, size, from, "ptrace(PTRACE_SETSIGMASK)")?;
+    Ok(())
+}
+
 /// Lets a stopped thread go on, with a signal (0 for none).
 pub fn resume(tid: u32, how: Resume, signal: i32) -> Result<(), SysError> {
     let request = match how {
@@ -230,6 +252,7 @@ pub fn side(tid: u32) -> Result<Side, SysError> {
             compat: info.arch == ARCH_I386,
             nr: info.nr,
             instruction: info.instruction,
+            stack: info.stack,
             args: info.args,
         }),
         INFO_EXIT => Side::Exit,
@@ -293,6 +316,35 @@ impl Registers {
         } else {
             [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp]
         }
+    }
+
+    /// At a call's entry: another call, by its number.
+    pub fn set_nr(&mut self, nr: u16) {
+        self.0.orig_rax = nr.into();
+    }
+
+    /// An argument of a call, by its index from 0, as that ABI passes it.
+    pub fn set_arg(&mut self, compat: bool, index: usize, value: u64) {
+        let Self(r) = self;
+        let register = match (compat, index) {
+            (false, 0) | (true, 4) => &mut r.rdi,
+            (false, 1) | (true, 3) => &mut r.rsi,
+            (_, 2) => &mut r.rdx,
+            (false, 3) => &mut r.r10,
+            (false, 4) => &mut r.r8,
+            (false, _) => &mut r.r9,
+            (true, 0) => &mut r.rbx,
+            (true, 1) => &mut r.rcx,
+            (true, _) => &mut r.rbp,
+        };
+        *register = value;
+    }
+
+    /// After a call whose number and arguments were others: as the thread had them, what it gave apart.
+    pub fn put_back(&mut self, before: &Self) {
+        let result = self.0.rax;
+        self.0 = before.0;
+        self.0.rax = result;
     }
 
     /// Whether the thread runs 64-bit code: its code segment is `__USER_CS` (arch/x86/include/asm/segment.h).

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::sys::process::kind_of_file;
+
 /// A process id, as the initial pid namespace numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tgid(pub u32);
@@ -129,10 +131,25 @@ impl Proc {
         line.trim().parse().ok()
     }
 
+    /// The kind of file that a thread's descriptor is of (`S_IFMT` of inode(7)), and its flags (proc_pid_fdinfo(5)).
+    pub fn file_of(&self, id: Tgid, fd: u32) -> Option<(u32, u32)> {
+        let thread = self.root.join(id.0.to_string());
+        let kind = kind_of_file(&thread.join("fd").join(fd.to_string()))?;
+        let info = fs::read_to_string(thread.join("fdinfo").join(fd.to_string())).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
+        Some((kind, flags))
+    }
+
     /// The process that traces a thread; [`None`] where nobody does.
     pub fn tracer_of(&self, id: Tgid) -> Option<Tgid> {
         let tracer = self.status(id, "TracerPid:")?;
         (tracer != 0).then_some(Tgid(tracer))
+    }
+
+    /// How many seccomp filters a thread has; [`None`] where the kernel does not tell (before 5.9).
+    pub fn filters(&self, id: Tgid) -> Option<u32> {
+        self.status(id, "Seccomp_filters:")
     }
 
     /// Whether a thread has a seccomp filter of its own, or is in strict mode; also where that cannot be

@@ -18,7 +18,7 @@ use injector::{
         mock::{Mock, World},
     },
     history::{Record, Writer},
-    plan::{Plan, Targets},
+    plan::{Plan, SPIN_MAX, Targets},
     rule::{RuleText, compile},
     session::{Observer, Session},
     syscall::{Abi, CallId, by_name},
@@ -61,6 +61,7 @@ fn plan(options: &[&str]) -> Plan {
         follow,
         from_exec: false,
         dry_run,
+        spin_max: SPIN_MAX,
         duration: None,
     }
 }

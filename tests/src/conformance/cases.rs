@@ -6,10 +6,15 @@ use rustix::process::Signal;
 
 use super::{
     Case, Need, Observed, Rig,
+    data::{
+        a_call_that_fails_has_no_data_that_is_changed, a_call_that_is_cut_waits_and_lies,
+        a_share_is_left, data_is_cut_and_corrupted, data_is_cut_before_it_is_corrupted,
+        data_of_a_32_bit_caller_is_cut_and_corrupted, nothing_is_cut_where_nothing_can_be,
+    },
     waits::{
         a_call_waits_after_it_has_run, a_call_waits_and_then_fails, a_call_waits_and_then_runs,
         a_hold_that_nobody_ends_ends_by_itself, a_kill_comes_after_its_call,
-        a_made_up_result_comes_after_the_call, a_signal_comes_after_the_call,
+        a_made_up_result_comes_after_the_call, a_signal_comes_after_the_call, all_threads_are_held,
         an_error_comes_after_a_success_only, an_error_comes_after_the_write,
         the_seed_draws_the_lengths, the_session_ends_waits, threads_wait_beside_one_another,
         waits_of_several_rules_come_one_after_another,
@@ -81,12 +86,20 @@ cases! {
     the_seed_draws_the_lengths: "getppid=delay:1ms..20ms",
     threads_wait_beside_one_another: "getppid=delay:1s@1,per:thread" needs Sleep,
     the_session_ends_waits: "getppid=hold" needs Sleep,
+    all_threads_are_held: "getppid=stop@100" needs Sleep,
     an_error_comes_after_the_write: "write=after:EIO@2",
     an_error_comes_after_a_success_only: "unlink=after:EIO" needs Results,
     a_made_up_result_comes_after_the_call: "write=after:ret:0@3",
     a_kill_comes_after_its_call: "unlink=after:kill" needs Results,
     a_signal_comes_after_the_call: "getppid=after:signal:SIGUSR1@2",
     a_call_waits_after_it_has_run: "write=after:delay:20ms@2",
+    data_is_cut_and_corrupted: "write=short:3@2" needs Data,
+    a_share_is_left: "write=short:50%" needs Data,
+    nothing_is_cut_where_nothing_can_be: "write=short:4@max:1" needs Data,
+    data_is_cut_before_it_is_corrupted: "write=corrupt:9@2" needs Data,
+    a_call_that_is_cut_waits_and_lies: "write=delay:20ms+short:3+after:EIO@2" needs Data,
+    a_call_that_fails_has_no_data_that_is_changed: "pwrite64=short:3@2" needs Data,
+    data_of_a_32_bit_caller_is_cut_and_corrupted: "write=short:3@2" needs Data,
 }
 
 /// musl: all calls come from the loader's mapping. The program opens one file, by open(2), and the

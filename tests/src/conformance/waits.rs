@@ -7,14 +7,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Observed, Rig};
-use crate::programs;
-
-/// The records of firings.
-fn fired(events: &[Value]) -> Vec<&Value> {
-    let fired = events.iter().filter(|event| event["kind"] == "fired");
-    fired.collect()
-}
+use super::{Observed, Rig, fired};
+use crate::{
+    child::{PATIENCE, eventually},
+    programs,
+};
 
 /// How long each firing's thread waited, before its call and after it, in milliseconds.
 fn waits(seen: &Observed) -> Vec<(Option<u64>, Option<u64>)> {
@@ -100,6 +97,33 @@ pub(super) fn threads_wait_beside_one_another(rig: &Rig) {
     let seen = rig.work(&rule, &["threads", "40", "2", "getppid"]);
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!((seen.own().errors, waits(&seen).len()), (0, 40));
+}
+
+/// The first thread, which waits for the others, too; then all go on as if nothing had been.
+pub(super) fn all_threads_are_held(rig: &Rig) {
+    let options = ["--rule", "getppid=stop@100", "--duration", "10s"];
+    // So many that none is through before it is held.
+    let calls = if rig.way.backend() == "ebpf" {
+        100_000
+    } else {
+        2000
+    };
+    let victim = ["threads", "4", &calls.to_string(), "getppid"];
+    let mut running = rig.start(&options, programs::VICTIM, &victim);
+    running.victim.go();
+    let tasks = format!("/proc/{}/task", running.victim.worker());
+    eventually(PATIENCE, "all threads are held", || {
+        let threads = fs::read_dir(&tasks).unwrap().flatten();
+        let stats =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        let held: Vec<_> = stats.map(|stat| stat.contains(") t ")).collect();
+        held.len() == 5 && held.iter().all(|is_held| *is_held)
+    });
+    let seen = running.victim.seen("self");
+    assert_eq!((seen.calls, seen.errors), (4 * calls, 0));
+    let (_, summary, events) = running.finish();
+    assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
+    assert_eq!(fired(&events)[0]["action"], "stop");
 }
 
 /// They run the real call then.

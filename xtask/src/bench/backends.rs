@@ -163,7 +163,7 @@ fn command(options: &Options) -> String {
 }
 
 /// The processor, how many there are, and the kernel.
-fn machine() -> anyhow::Result<String> {
+pub(super) fn machine() -> anyhow::Result<String> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
     let name = cpus

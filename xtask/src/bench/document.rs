@@ -15,6 +15,8 @@ pub(super) enum Part {
     Override,
     /// `cargo xtask bench backends`.
     Backends,
+    /// `cargo xtask bench delay`.
+    Delay,
 }
 
 impl Part {
@@ -23,6 +25,7 @@ impl Part {
         match self {
             Self::Override => "<!-- bench override -->\n",
             Self::Backends => "<!-- bench backends -->\n",
+            Self::Delay => "<!-- bench delay -->\n",
         }
     }
 }

@@ -98,6 +98,13 @@ pub(super) enum Fires {
     Never,
     /// On every call.
     Always,
+    /// It delays every call, microseconds.
+    Delays {
+        /// By so much.
+        us: u32,
+    },
+    /// It would delay a call that does not come.
+    DelaysNever,
 }
 
 /// The call that rules name, unless said otherwise.

@@ -34,7 +34,8 @@ pub(super) struct Running {
 pub(super) fn script(script: Script, target: u32, fires: Fires) -> String {
     let count = match fires {
         Fires::Never => format!("@c == {NEVER}"),
-        Fires::Always => "@c >= 1".to_owned(),
+        // It has no delays, and is not asked for them.
+        Fires::Always | Fires::Delays { .. } | Fires::DelaysNever => "@c >= 1".to_owned(),
     };
     let body = format!("{{ @c++; if ({count}) {{ override({MINUS_EIO}); }} }}");
     match script {
@@ -52,15 +53,19 @@ pub(super) fn rule(aim: Aim) -> String {
     match aim.fires {
         Fires::Never => format!("{call}=EIO@{NEVER}"),
         Fires::Always => format!("{call}=EIO"),
+        Fires::Delays { us } => format!("{call}=delay:{us}us"),
+        Fires::DelaysNever => format!("{call}=delay:1s@{NEVER}"),
     }
 }
 
 /// strace's words up to the target.
 pub(super) fn strace_words(aim: Aim) -> [String; 6] {
     let call = aim.call;
-    let when = match aim.fires {
-        Fires::Never => format!(":when={STRACE_NEVER}"),
-        Fires::Always => String::new(),
+    let what = match aim.fires {
+        Fires::Never => format!("error=EIO:when={STRACE_NEVER}"),
+        Fires::Always => "error=EIO".to_owned(),
+        Fires::Delays { us } => format!("delay_enter={us}"),
+        Fires::DelaysNever => format!("delay_enter=1000000:when={STRACE_NEVER}"),
     };
     [
         "-f".to_owned(),
@@ -68,7 +73,7 @@ pub(super) fn strace_words(aim: Aim) -> [String; 6] {
         "/dev/null".to_owned(),
         "-e".to_owned(),
         format!("trace={call}"),
-        format!("--inject={call}:error=EIO{when}"),
+        format!("--inject={call}:{what}"),
     ]
 }
 
@@ -91,8 +96,8 @@ pub(super) fn finject_words(backend: Option<&str>, aim: Aim) -> Vec<String> {
 /// `bench_raw`'s words up to the target.
 fn raw_words(mechanism: &str, aim: Aim) -> Vec<OsString> {
     let end = match aim.fires {
-        Fires::Never => "runs",
         Fires::Always => "fails",
+        Fires::Never | Fires::Delays { .. } | Fires::DelaysNever => "runs",
     };
     let program = programs().join("bench_raw");
     let mut words: Vec<OsString> = vec![program.into()];

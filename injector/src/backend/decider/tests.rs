@@ -56,7 +56,12 @@ fn fates(decider: &Decider, calls: usize) -> Vec<Fate> {
     (0..calls)
         .map(|_| {
             decider
-                .decide(CALL, &NO_ARGS, || panic!("no rule asks who calls"))
+                .decide(
+                    CALL,
+                    &NO_ARGS,
+                    || panic!("no rule asks who calls"),
+                    || Data::NONE,
+                )
                 .fate
         })
         .collect()
@@ -74,7 +79,10 @@ fn calls_are_decided_by_their_number() {
         compat: true,
         ..CALL
     };
-    assert_eq!(decider.decide(other, &NO_ARGS, || None), Decided::PASSES);
+    assert_eq!(
+        decider.decide(other, &NO_ARGS, || None, || Data::NONE),
+        Decided::PASSES
+    );
     assert_eq!(decider.memory.report(1).rules[0].matched, 7);
 }
 
@@ -95,7 +103,7 @@ fn calls_with_other_arguments_are_neither_counted_nor_failed() {
     let decider = decider(&["write(fd=3,arg3>10)=EIO@2", "write=EPERM@1"], false);
     let call = |fd: u64, length: u64| {
         let args = [fd, 0, length, 0, 0, 0];
-        decider.decide(WRITE, &args, || None).fate
+        decider.decide(WRITE, &args, || None, || Data::NONE).fate
     };
     assert_eq!(call(4, 11), Fate::Gets(-1), "the other rule's");
     assert_eq!(call(3, 11), Fate::Runs, "the first of its own");
@@ -118,11 +126,14 @@ fn scopes_count_for_themselves() {
         let decider = decider(&[rule], false);
         let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
         let seen = callers.map(|(tgid, tid)| {
-            decider.decide(CALL, &NO_ARGS, thread(tgid, tid)).fate == Fate::Gets(-5)
+            decider
+                .decide(CALL, &NO_ARGS, thread(tgid, tid), || Data::NONE)
+                .fate
+                == Fate::Gets(-5)
         });
         assert_eq!(seen, fired, "{rule}");
         assert_eq!(
-            decider.decide(CALL, &NO_ARGS, || None),
+            decider.decide(CALL, &NO_ARGS, || None, || Data::NONE),
             Decided::PASSES,
             "it is gone"
         );
@@ -135,7 +146,7 @@ fn counters_of_those_that_are_gone_make_room() {
     let decider = decider(&["fsync=EIO@2,per:process"], false);
     decider.scopes().room = 4;
     let calls = |tgid: u32| {
-        let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid));
+        let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid), || Data::NONE);
         decided.fate == Fate::Gets(-5)
     };
     for tgid in 1..=4 {
@@ -180,7 +191,7 @@ fn only_what_was_carried_out_has_fired() {
         (ACT_SIGNAL, Some((3, 0, 10, 6))),
         (ACT_SIGNAL | ACT_RESULT, Some((4, -5, 10, 6))),
     ] {
-        let decided = decider.decide(CALL, &NO_ARGS, || None);
+        let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
         assert_eq!(decided.firings[0].signal(), Some(10));
         let done = Done {
             actions,
@@ -198,7 +209,7 @@ fn only_what_was_carried_out_has_fired() {
 fn what_was_let_go_is_not_lost_and_what_was_moot_is_told() {
     let decider = decider(&["fsync=delay:1s+after:EIO"], false);
     let settle = |done: Done| {
-        let decided = decider.decide(CALL, &NO_ARGS, || None);
+        let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
         assert_eq!(decided.fate, Fate::RunsThenGets(-5));
         let record = decider.settle(&decided.firings[0], &done, &facts());
         record.map(|event| (event.actions, event.value, event.delay_ns))
@@ -232,7 +243,7 @@ fn lengths_of_waits_are_the_seeds() {
     let rules = ["fsync=delay:1ms..9ms+after:delay:1ms..9ms"];
     let lengths = |decider: &Decider| -> Vec<(u64, u64)> {
         let lengths = (0..50).map(|_| {
-            let decided = decider.decide(CALL, &NO_ARGS, || None);
+            let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
             let firing = decided.firings[0];
             (firing.wait().unwrap().ns, firing.after_wait().unwrap().ns)
         });
@@ -248,7 +259,7 @@ fn lengths_of_waits_are_the_seeds() {
     let all: std::collections::BTreeSet<_> = found.iter().map(|(before, _)| before).collect();
     assert!(all.len() > 45, "{all:?}");
     let held = decider(&["fsync=hold:2s"], false);
-    let decided = held.decide(CALL, &NO_ARGS, || None);
+    let decided = held.decide(CALL, &NO_ARGS, || None, || Data::NONE);
     let wait = decided.firings[0].wait().unwrap();
     assert_eq!((wait.ns, wait.is_hold), (2_000_000_000, true));
 }

@@ -29,11 +29,16 @@ const KIND_UNION: u32 = 5;
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
-const STRUCTURES: [&str; 5] = [
+const STRUCTURES: [&str; 10] = [
     "task_struct",
     "signal_struct",
     "mm_struct",
     "vm_area_struct",
+    "files_struct",
+    "fdtable",
+    "file",
+    "inode",
+    "socket",
     "bpf_link_info",
 ];
 
@@ -166,7 +171,7 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 15] = [
+    const FIELDS: [(&str, &str, &str); 24] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
@@ -180,6 +185,15 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_AUXV", "mm_struct", "saved_auxv"),
         ("OFF_START_STACK", "mm_struct", "start_stack"),
         ("OFF_VM_FILE", "vm_area_struct", "vm_file"),
+        ("OFF_FILES", "task_struct", "files"),
+        ("OFF_FDT", "files_struct", "fdt"),
+        ("OFF_MAX_FDS", "fdtable", "max_fds"),
+        ("OFF_FD", "fdtable", "fd"),
+        ("OFF_INODE", "file", "f_inode"),
+        ("OFF_FILE_FLAGS", "file", "f_flags"),
+        ("OFF_PRIVATE", "file", "private_data"),
+        ("OFF_MODE", "inode", "i_mode"),
+        ("OFF_SOCKET_TYPE", "socket", "type"),
         ("OFF_LIVE", "signal_struct", "live"),
         ("OFF_GROUP_EXIT", "signal_struct", "group_exit_code"),
     ];

@@ -13,6 +13,7 @@ use injector_common::{Event, Scope, Target, WireRule};
 
 use super::object::{self, Constant, Loaded, ObjectError};
 use crate::backend::memory::{CallSlot, Memory};
+use crate::plan::Arming;
 use crate::rule::lower::kinds_of;
 use crate::sys::{SysError, bpf, perf};
 
@@ -26,6 +27,8 @@ pub struct EngineRule {
     pub wire: WireRule,
     /// The calls.
     pub calls: Vec<CallSlot>,
+    /// Which rules its firing puts in force and out of it.
+    pub arming: Arming,
 }
 
 /// What stays the same while the engine runs.
@@ -37,6 +40,8 @@ pub struct EngineSpec {
     pub seed: u64,
     /// Count, fire nothing.
     pub dry_run: bool,
+    /// Delays up to so long are spun away by the program itself, nanoseconds.
+    pub spin_ns: u64,
     /// Children of targets become targets.
     pub follow: bool,
     /// Calls before a program's own entry point do not count.
@@ -123,7 +128,17 @@ impl Engine {
             .iter()
             .any(|rule| rule.wire.scope != Scope::Rule as u32);
         let tested = spec.rules.iter().any(|rule| rule.wire.has_tests());
-        let held = spec.rules.iter().any(|rule| rule.wire.has_holds());
+        let held = spec
+            .rules
+            .iter()
+            .any(|rule| rule.wire.has_holds(spec.spin_ns));
+        let spins = spec
+            .rules
+            .iter()
+            .any(|rule| rule.wire.has_spins(spec.spin_ns));
+        let arms = |rule: &EngineRule| rule.arming.arms | rule.arming.disarms != 0;
+        let arms = spec.rules.iter().any(arms);
+        let edited = spec.rules.iter().any(|rule| rule.wire.has_edits());
         let flag = |flag: bool| u32::from(flag).to_le_bytes().to_vec();
         let mut constants: Vec<Constant> = vec![
             ("SEED", spec.seed.to_le_bytes().to_vec()),
@@ -133,6 +148,10 @@ impl Engine {
             ("HAS_TESTS", flag(tested)),
             ("GATED", flag(spec.gated)),
             ("HAS_HOLDS", flag(held)),
+            ("HAS_EDITS", flag(edited)),
+            ("HAS_SPINS", flag(spins)),
+            ("HAS_ARMING", flag(arms)),
+            ("SPIN_NS", spec.spin_ns.to_le_bytes().to_vec()),
             ("CANARY_TGID", spec.canary.to_le_bytes().to_vec()),
         ];
         let offsets = spec
@@ -146,9 +165,10 @@ impl Engine {
         let mut memory = Memory::map(loaded.map(object::MAPPED)?.fd().as_fd())?;
         for (index, rule) in spec.rules.iter().enumerate() {
             memory.write_rule(index, &rule.wire);
+            memory.write_arming(index, rule.arming);
             for call in &rule.calls {
                 memory.name_call(*call, index);
-                if rule.wire.has_tests() {
+                if rule.wire.looks_at_args() {
                     memory.write_kinds(*call, kinds_of((*call).into()));
                 }
             }

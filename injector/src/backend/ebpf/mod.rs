@@ -25,7 +25,7 @@ use super::memory::{CallSlot, Memory};
 use super::ptrace::act::Actor;
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
-use crate::rule::lower::lower;
+use crate::rule::lower::{lower, nanoseconds};
 use crate::sys::canary::Canary;
 use crate::sys::launch::{Command, Latch};
 use crate::sys::process::{has_ended, pidfd_open};
@@ -215,7 +215,7 @@ impl Ebpf {
     /// Attaches to the targets' threads, where a rule has threads held.
     fn hold(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let spec = Spec::of(plan)?;
-        if plan.dry_run || !spec.has_holds() {
+        if plan.dry_run || !spec.has_holds(plan.spin_max) {
             return Ok(());
         }
         let memory = Arc::clone(self.engine()?.memory());
@@ -272,12 +272,13 @@ impl Backend for Ebpf {
             return Err(BackendError::Machine { needs });
         }
         let mut rules = Vec::new();
-        for rule in &plan.rules {
+        for (index, rule) in plan.rules.iter().enumerate() {
             // `admit` has lowered it before.
             let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
             rules.push(EngineRule {
                 wire,
                 calls: rule.calls.iter().copied().map(CallSlot::from).collect(),
+                arming: plan.arming_of(index),
             });
         }
         self.rules = rules.len();
@@ -285,6 +286,7 @@ impl Backend for Ebpf {
             rules,
             seed: plan.seed,
             dry_run: plan.dry_run,
+            spin_ns: nanoseconds(plan.spin_max),
             follow: plan.follow,
             gated: !plan.from_exec,
             canary: self.tester.pid(),

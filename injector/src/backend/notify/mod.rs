@@ -32,8 +32,7 @@ use crate::target::process::{Proc, Tgid};
 /// The backend's name.
 pub const NAME: &str = "notify";
 
-/// Turns of the session's loop without a sign of life after which the supervisor counts as hung:
-/// it gives ten signs a second. One that only lacks a processor is waited for.
+/// The time without a sign of life after which the supervisor counts as hung: it gives ten signs a second. One that only lacks a processor is waited for.
 const SILENT: Duration = Duration::from_secs(1);
 /// The time after which it is waited for no longer.
 const LOST: Duration = Duration::from_secs(10);
@@ -217,6 +216,11 @@ impl Backend for Notify {
             .into_iter()
             .chain([supervisor])
             .collect()
+    }
+
+    /// Calls wait for one that hangs: its silence is noticed in time.
+    fn watched_every(&self) -> Duration {
+        SILENT / 4
     }
 
     fn watch(&mut self) -> Option<Lost> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use injector_common::rule::{ACT_SIGNAL, ACT_WAITS};
-use injector_common::{Event, RunState};
+use injector_common::{Data, Event, RunState};
 
 use super::crew::{Advice, Crew, Queue};
 use super::parking::{Parked, Parking};
@@ -242,7 +242,9 @@ impl Work<'_> {
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let caller = || recorder.caller(call.tid);
-        let decided = recorder.decider.decide(slot_of(call), &call.args, caller);
+        let decided = recorder
+            .decider
+            .decide(slot_of(call), &call.args, caller, || Data::NONE);
         if decided.disarms {
             // Threads may wait for rules that are out of force from here on.
             self.own.bell.ring();

@@ -35,9 +35,12 @@ impl Tracing<'_> {
     ) {
         let mut held = Held {
             is_prone: sleep::is_prone(entry),
+            place: (entry.instruction, entry.stack),
             begins_anew,
             stay: Stay::of(decided),
             facts,
+            edit: None,
+            has_mapped: false,
         };
         let now_ns = monotonic_ns();
         match held.stay.next(now_ns) {
@@ -56,7 +59,8 @@ impl Tracing<'_> {
         };
         let is_ours = signal == MARKS_SIGNAL && ptrace::signal_code(tid) == Some(SI_KERNEL);
         let Some(mark) = own.memory.asked(tid) else {
-            let is_late = own.memory.mark_state(tid) == MarkState::Late;
+            let state = own.memory.mark_state(tid);
+            let is_late = state == MarkState::Late;
             if is_late {
                 own.memory.free_mark(tid);
             }
@@ -66,7 +70,10 @@ impl Tracing<'_> {
             tracee.is_late |= is_late;
             let is_nobodys = is_ours && std::mem::take(&mut tracee.is_late);
             if is_nobodys {
-                self.mend_for_nothing(tid);
+                // One whose call is to come again, behind a handler perhaps, was not cut short by it.
+                if state != MarkState::Passes {
+                    self.mend_for_nothing(tid);
+                }
                 self.go_on(tid, 0);
             }
             return is_nobodys;
@@ -93,6 +100,7 @@ impl Tracing<'_> {
             compat: call.compat,
             nr: mark.nr.into(),
             instruction: mark.instruction,
+            stack: mark.stack,
             args: mark.args,
         };
         let decided = recorder.decider.marked(&mark);
@@ -104,22 +112,39 @@ impl Tracing<'_> {
     }
 
     /// Keeps a thread at its stop until then; where it could not be woken, its call runs at once.
-    fn keep(&mut self, tid: u32, until_ns: u64, mut held: Held, now_ns: u64) {
+    fn keep(&mut self, tid: u32, until_ns: u64, held: Held, now_ns: u64) {
         if !self.keeping.can_wait() {
             if held.begins_anew {
-                self.own.memory.pass_marked(tid);
+                self.pass_handed_over(tid);
             }
             return self.settle(&held);
         }
-        held.stay.count_begin(&self.own.memory);
-        self.keeping.keep(tid, until_ns, held);
+        self.begin_wait(tid, until_ns, held);
         self.keeping.set_alarm(now_ns);
+    }
+
+    fn begin_wait(&mut self, tid: u32, until_ns: u64, mut held: Held) {
+        held.stay.count_begin(&self.own.memory);
+        let (stops, tgid) = (held.stay.stops(), held.facts.tgid);
+        self.keeping.keep(tid, until_ns, held);
+        if stops {
+            self.stop_all(tgid);
+        }
+    }
+
+    /// Before the next wait is looked for.
+    fn end_wait(&mut self, held: &mut Held) {
+        held.stay.count_end(&self.own.memory);
+        if held.stay.stops() {
+            self.let_all_go(held.facts.tgid);
+        }
     }
 
     /// Lets threads go on whose wait is over.
     pub(super) fn keep_time(&mut self) {
         let own = self.own;
         let memory = &own.memory;
+        let was_stopped = own.pulse.was_stopped();
         // As after nearly every stop.
         if self.keeping.is_idle() && memory.release_asked().is_none() {
             return;
@@ -129,7 +154,8 @@ impl Tracing<'_> {
             if memory.state() == RunState::Armed && now_ns > memory.lease() {
                 memory.lapse();
             }
-            let is_over = memory.state() == RunState::Off;
+            // Whoever was held meanwhile by one that somebody had stopped is not held on.
+            let is_over = was_stopped || memory.state() == RunState::Off;
             while let Some((tid, held)) = self.keeping.take_due(now_ns, is_over) {
                 let then = if is_over { None } else { Some(Then::Rest) };
                 self.wait_is_over(tid, held, then, now_ns);
@@ -169,7 +195,7 @@ impl Tracing<'_> {
 
     /// A kept thread's wait is over; `then` says what becomes of its call, [`None`] that the faults are over.
     fn wait_is_over(&mut self, tid: u32, mut held: Held, then: Option<Then>, now_ns: u64) {
-        held.stay.count_end(&self.own.memory);
+        self.end_wait(&mut held);
         match then {
             None => held.stay.let_go(now_ns),
             Some(then) => {
@@ -178,8 +204,7 @@ impl Tracing<'_> {
             }
         }
         if let Some(until_ns) = held.stay.next(now_ns) {
-            held.stay.count_begin(&self.own.memory);
-            return self.keeping.keep(tid, until_ns, held);
+            return self.begin_wait(tid, until_ns, held);
         }
         if held.stay.has_run() {
             self.act_after(tid, held);
@@ -216,14 +241,16 @@ impl Tracing<'_> {
         };
         if is_done {
             held.stay.replaced();
+            held.stay.miss_edits();
         } else if begins_anew {
-            self.own.memory.pass_marked(tid);
+            self.pass_handed_over(tid);
         }
         if !is_done && held.stay.has_waited() && Registers::of(tid).is_err() {
             // It was killed while it waited.
             held.stay.let_go(monotonic_ns());
         }
         let has_after = held.stay.has_after();
+        let changes = held.stay.has_edits() && !begins_anew;
         let is_late = held.stay.has_waited() && !self.own.sees_few();
         if let Some(tracee) = self.tracees.get_mut(&tid)
             && (has_after || is_late)
@@ -240,6 +267,17 @@ impl Tracing<'_> {
             tracee.is_prone |= held.is_prone;
         }
         self.keeping.let_run(tid, held);
+        if changes {
+            self.edit(tid);
+        }
+    }
+
+    /// A call that the kernel program has handed over is let through when it comes again.
+    fn pass_handed_over(&mut self, tid: u32) {
+        self.own.memory.pass_marked(tid);
+        if let Some(tracee) = self.tracees.get_mut(&tid) {
+            tracee.is_handed_over = true;
+        }
     }
 
     /// A call that would begin anew does not, and gives this.
@@ -258,18 +296,26 @@ impl Tracing<'_> {
             return;
         };
         let now_ns = monotonic_ns();
+        let registers = Registers::of(tid);
+        let result = registers.as_ref().map_or(0, Registers::result);
+        let comes_again = (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result);
+        let is_judged = !comes_again && self.is_judged(tid);
+        if !comes_again && !is_judged {
+            self.tell_edits(tid, &mut held, result);
+        }
         if self.own.memory.state() != RunState::Armed {
             held.stay.let_go(now_ns);
             return self.settle(&held);
         }
         held.stay.disarm(self.own.memory.armed());
-        let registers = Registers::of(tid);
-        let result = registers.as_ref().map_or(0, Registers::result);
-        if (sleep::RESTARTS..=sleep::RESTARTS_LAST).contains(&result) {
+        if comes_again {
+            held.edit = None;
             if !sleep::is_handled(tid, None) {
                 // The kernel makes it again by itself.
                 if let (Some(tracee), Ok(registers)) = (self.tracees.get_mut(&tid), &registers) {
                     tracee.again = self.own.sees_again(registers);
+                    tracee.is_handed_over = false;
+                    self.own.let_pass(tid, registers);
                 }
                 return self.keeping.let_run(tid, held);
             }
@@ -279,7 +325,7 @@ impl Tracing<'_> {
                 return self.settle(&held);
             }
         }
-        if self.is_judged(tid) {
+        if is_judged {
             // The target's own filter has taken the call back, and raises SIGSYS in its place.
             held.stay.be_moot();
             return self.settle(&held);
@@ -339,19 +385,25 @@ impl Tracing<'_> {
     /// target's own filters would judge it as the call -1, after this stop; in a launched command
     /// they have judged the real one before (kernel/entry/common.c, `syscall_trace_enter`).
     fn skip(&mut self, tid: u32, value: i64) -> bool {
-        if !self.own.is_filtered() && self.filters.has(tid, || self.proc.has_filter(Tgid(tid))) {
-            if ptrace::set_options(tid, self.own.options(), true).is_err() {
-                return false;
-            }
-            if let Some(tracee) = self.tracees.get_mut(&tid) {
-                tracee.unfiltered = true;
-            }
+        let is_filtered =
+            !self.own.is_filtered() && self.filters.has(tid, || self.proc.has_filter(Tgid(tid)));
+        if is_filtered && !self.unfilter(tid) {
+            return false;
         }
         let skipped = Registers::of(tid).and_then(|mut registers| {
             registers.skip(value);
             registers.set(tid)
         });
         skipped.is_ok()
+    }
+
+    /// A thread's filters judge nothing until the call is over that it is at the entry of; whether that could be done.
+    pub(super) fn unfilter(&mut self, tid: u32) -> bool {
+        let is_done = ptrace::set_options(tid, self.own.options(), true).is_ok();
+        if let Some(tracee) = self.tracees.get_mut(&tid).filter(|_| is_done) {
+            tracee.unfiltered = true;
+        }
+        is_done
     }
 
     /// Whether a filter of the target's own is about to raise SIGSYS for the call that a thread was in.
@@ -363,7 +415,8 @@ impl Tracing<'_> {
     /// A thread is gone, or its place in the kernel is another's.
     pub(super) fn let_go(&mut self, tid: u32) {
         if let Some(mut held) = self.keeping.ended(tid) {
-            held.stay.count_end(&self.own.memory);
+            self.spare_memory(&held);
+            self.end_wait(&mut held);
             held.stay.let_go(monotonic_ns());
             self.settle(&held);
         }
@@ -379,6 +432,7 @@ impl Tracing<'_> {
 
     /// The faults are over: nothing happens any more after calls that run.
     pub(super) fn let_all_run(&mut self) {
+        self.end_edits();
         for mut held in self.keeping.take_running() {
             held.stay.let_go(monotonic_ns());
             self.settle(&held);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use injector_common::Event;
 
+use super::editing::Edit;
 use crate::backend::waits::{Schedule, Stay};
 use crate::sys::ptrace::Entry;
 use crate::sys::time::Alarm;
@@ -24,8 +25,21 @@ pub(super) struct Held {
     pub(super) facts: Event,
     /// The kernel may end the call with EINTR for a signal without a handler.
     pub(super) is_prone: bool,
+    /// Behind the instruction by which the thread called, and its stack pointer: a handler's calls have others.
+    pub(super) place: (u64, u64),
     /// The thread is stopped behind its call, which begins anew, rather than at its entry.
     pub(super) begins_anew: bool,
+    /// What was changed of its data.
+    pub(super) edit: Option<Edit>,
+    /// Its thread was made to map memory for that.
+    pub(super) has_mapped: bool,
+}
+
+impl Held {
+    /// Whether its thread makes it with other arguments than it had asked for.
+    pub(super) fn is_changed(&self) -> bool {
+        self.edit.as_ref().is_some_and(Edit::is_on)
+    }
 }
 
 /// Those threads and calls, by thread id.
@@ -133,14 +147,16 @@ impl Keeping {
     /// number, or by the kernel as restart_syscall(2).
     pub(super) fn may_go_on_as(&self, tid: u32, entry: &Entry) -> bool {
         let restart = if entry.compat { RESTART_I386 } else { RESTART };
-        self.running
-            .get(&tid)
-            .is_none_or(|held| [u64::from(held.facts.nr), restart].contains(&entry.nr))
+        self.running.get(&tid).is_none_or(|held| {
+            held.place == (entry.instruction, entry.stack)
+                && [u64::from(held.facts.nr), restart].contains(&entry.nr)
+        })
     }
 
-    /// All whose calls run.
+    /// All whose calls run as their threads had asked for them.
     pub(super) fn take_running(&mut self) -> Vec<Held> {
-        self.running.drain().map(|(_, held)| held).collect()
+        let unchanged = self.running.extract_if(|_, held| !held.is_changed());
+        unchanged.map(|(_, held)| held).collect()
     }
 
     /// A thread has ended.

@@ -63,6 +63,10 @@ impl Care {
         }
         let starves = || Proc::default().wants_processor(Tgid(tracer.pid()));
         if !self.was_asked {
+            let found = Proc::default().process(Tgid(tracer.pid()));
+            if found.is_some_and(|tracer| tracer.state == 'T') {
+                pulse.tell_stopped();
+            }
             tracer.signal(libc::SIGCONT);
             self.was_asked = true;
         } else if self.silent_ns >= LOST_NS || self.silent_ns >= HUNG_NS && !starves() {

@@ -87,7 +87,7 @@ impl Tracing<'_> {
             tracee.deadline = None;
             tracee.made_again = None;
             // It comes again only behind the handler, if at all.
-            if registers.result() != RESTART {
+            if registers.result() != RESTART && !tracee.is_handed_over {
                 self.own.let_pass_no_longer(tid);
             }
             if is_before {
@@ -118,6 +118,7 @@ impl Tracing<'_> {
             // The kernel makes it again by itself.
             sleep::RESTARTS..=sleep::RESTARTS_LAST => {
                 tracee.again = is_seen_again;
+                tracee.is_handed_over = false;
                 self.own.let_pass(tid, &registers);
             }
             // The descriptor is closed all the same (close(2)), and by now it may be another's.
@@ -130,6 +131,7 @@ impl Tracing<'_> {
                 match deadline {
                     Some((at, value)) if at <= monotonic_ns() => registers.give(value),
                     _ => {
+                        tracee.is_handed_over = false;
                         self.own.let_pass(tid, &registers);
                         tracee.deadline = deadline;
                         tracee.again = is_seen_again;

@@ -16,6 +16,7 @@ const THREADS: usize = 20;
 const SINCE: usize = 24;
 const OPEN: usize = 32;
 const FINISHED: usize = 36;
+const STOPPED: usize = 40;
 
 /// How far the tracer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(super) struct Pulse(Mapping);
 
 impl Pulse {
     pub(super) fn new() -> Result<Self, SysError> {
-        Ok(Self(Mapping::anonymous(FINISHED + 4)?))
+        Ok(Self(Mapping::anonymous(STOPPED + 4)?))
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
@@ -84,6 +85,17 @@ impl Pulse {
     pub(super) fn set_open(&self, calls: usize) {
         self.word(OPEN)
             .store(u32::try_from(calls).unwrap_or(u32::MAX), Release);
+    }
+
+    /// It was found stopped.
+    pub(super) fn tell_stopped(&self) {
+        self.word(STOPPED).store(1, Release);
+    }
+
+    /// Whether it was, since this was last asked.
+    pub(super) fn was_stopped(&self) -> bool {
+        let stopped = self.word(STOPPED);
+        stopped.load(Relaxed) != 0 && stopped.swap(0, Acquire) != 0
     }
 
     /// It ends since no tracee is left.

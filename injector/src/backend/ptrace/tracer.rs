@@ -324,6 +324,10 @@ impl Tracer {
             if let Work::Decide(recorder, _) = &self.work {
                 recorder.prune(&proc);
             }
+            if self.memory.state() == RunState::Off && self.pulse.is_at_work() {
+                // A launched command's thread may be in a call that is changed.
+                waker.wake();
+            }
             if self.is_over() {
                 waker.wake();
                 let off_ns = *off_ns.get_or_insert_with(monotonic_ns);

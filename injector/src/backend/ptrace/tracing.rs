@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use injector_common::{Event, EventKind, RunState};
 
+use super::editing::Spare;
 use super::filters::Filters;
 use super::held::Keeping;
 use super::mending::Cause;
 use super::owed::{self, Deadline};
 use super::place::Place;
 use super::sleep::{self, Sleep};
+use super::stopping::Stopped;
 use super::tracer::{Mode, Shared, Tracer, Work};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
 use crate::sys::SysError;
-use crate::sys::ptrace::{self, Entry, MadeAgain, Resume, Side, Stop, Waited};
+use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
 use crate::target::select::descendants;
@@ -47,8 +49,15 @@ pub(super) struct Tracee {
     pub(super) asked: Option<Sleep>,
     /// The faults are over, and its calls are no longer looked at.
     released: bool,
-    /// Its seccomp filters are suspended until the call that is skipped is over.
+    /// Its seccomp filters are suspended until the call that is skipped, or changed, is over.
     pub(super) unfiltered: bool,
+    /// It makes its call with other arguments than it had asked for.
+    pub(super) is_edited: bool,
+    /// The signals that it has blocked itself; it has all of them blocked until it comes to the entry of its call once
+    /// more.
+    pub(super) blocked: Option<u64>,
+    /// It maps memory, in place of the call at whose entry it had these registers.
+    pub(super) mapping: Option<Registers>,
     /// When the call that it makes again is over, `CLOCK_MONOTONIC` nanoseconds, and what it gives.
     pub(super) deadline: Option<Deadline>,
     /// The call that it was sent back to, and may not have entered yet.
@@ -57,6 +66,38 @@ pub(super) struct Tracee {
     pub(super) signal: i32,
     /// The signal by which the kernel program has stopped it is still to come.
     pub(super) is_late: bool,
+    /// The call that the kernel program lets through is the one that it has handed over: it comes behind whatever
+    /// handlers run first.
+    pub(super) is_handed_over: bool,
+}
+
+impl Tracee {
+    /// Whether it is to have something back that is its own.
+    fn is_altered(&self) -> bool {
+        self.unfiltered || self.is_edited || self.blocked.is_some()
+    }
+
+    /// One of which nothing is known.
+    fn of(tgid: u32) -> Self {
+        Self {
+            tgid,
+            inside: false,
+            again: false,
+            released: false,
+            unfiltered: false,
+            is_edited: false,
+            blocked: None,
+            mapping: None,
+            is_prone: false,
+            entered_ns: 0,
+            asked: None,
+            deadline: None,
+            made_again: None,
+            signal: 0,
+            is_late: false,
+            is_handed_over: false,
+        }
+    }
 }
 
 /// The thread that traces.
@@ -75,6 +116,10 @@ pub(super) struct Tracing<'t> {
     /// What is owed by this one, as it was last told.
     told: Vec<(u32, Deadline)>,
     pub(super) keeping: Keeping,
+    /// Processes all of whose threads are held.
+    pub(super) stopped: Stopped,
+    /// What was mapped for calls that are changed.
+    pub(super) spare: Spare,
     pub(super) proc: Proc,
     place: Place,
 }
@@ -92,6 +137,8 @@ impl<'t> Tracing<'t> {
             told: Vec::new(),
             has_begun: matches!(own.mode, Mode::Attach(_)),
             keeping: Keeping::default(),
+            stopped: Stopped::default(),
+            spare: Spare::default(),
             proc: Proc::default(),
             place: Place::of_this_thread(),
         }
@@ -178,20 +225,7 @@ impl<'t> Tracing<'t> {
         if tid == tgid && !self.tracees.contains_key(&tid) && !self.own.acts() {
             self.own.memory.next_target();
         }
-        self.tracees.entry(tid).or_insert(Tracee {
-            tgid,
-            inside: false,
-            again: false,
-            released: false,
-            unfiltered: false,
-            is_prone: false,
-            entered_ns: 0,
-            asked: None,
-            deadline: None,
-            made_again: None,
-            signal: 0,
-            is_late: false,
-        })
+        self.tracees.entry(tid).or_insert(Tracee::of(tgid))
     }
 
     /// Answers stops until no tracee is left.
@@ -250,11 +284,12 @@ impl<'t> Tracing<'t> {
                 self.own.owed.tell(&owed);
                 self.told = owed;
             }
-            // One whose filters are suspended is waited for: they would judge the call -1.
+            // One whose filters are suspended is waited for, since they would judge the call -1, and one that is to
+            // have its registers or its signals back.
             let acts = self.own.acts();
             let is_away = |tracee: &Tracee| {
                 let is_elsewhere = tracee.released || tracee.inside != acts;
-                is_elsewhere && !tracee.unfiltered
+                is_elsewhere && !tracee.is_altered()
             };
             let is_drained = self.tracees.values().all(is_away) && !self.keeping.keeps_any();
             shared.drained.store(is_drained, Release);
@@ -266,10 +301,14 @@ impl<'t> Tracing<'t> {
             self.own.memory.free_mark(tid);
         }
         self.filters.forget(tid);
+        self.stopped.forget(tid);
         self.let_go(tid);
-        if let Some(tracee) = self.tracees.remove(&tid)
-            && tracee.tgid == tid
-        {
+        let tracee = self.tracees.remove(&tid);
+        if let Some(tracee) = &tracee {
+            self.spare.leave(tracee.tgid, tid);
+        }
+        if tracee.is_some_and(|tracee| tracee.tgid == tid) {
+            self.spare.forget(tid);
             self.note(EventKind::Exited, tid, 0, status);
             if !self.own.acts() {
                 self.own.memory.add_exited();
@@ -299,12 +338,21 @@ impl<'t> Tracing<'t> {
         } else {
             signal
         };
+        if self.stopped.is_any()
+            && let Some(tracee) = self.tracees.get(&tid)
+            && self.stopped.keeps(tracee.tgid, tid, signal)
+        {
+            return;
+        }
         let is_over = self.own.is_over();
         let how = match self.tracees.get_mut(&tid) {
             // Until the call that is made again is over, which no filter tells.
             Some(tracee)
                 if self.own.sees_few()
-                    && (tracee.deadline.is_some() || self.keeping.waits_for(tid)) =>
+                    && (tracee.deadline.is_some()
+                        || tracee.asked.is_some()
+                        || tracee.is_altered()
+                        || self.keeping.waits_for(tid)) =>
             {
                 Resume::ToSyscall
             }
@@ -315,7 +363,7 @@ impl<'t> Tracing<'t> {
                 Resume::Go
             }
             None if self.own.sees_few() => Resume::Go,
-            Some(tracee) if is_over && tracee.deadline.is_none() && !tracee.unfiltered => {
+            Some(tracee) if is_over && tracee.deadline.is_none() && !tracee.is_altered() => {
                 tracee.released = true;
                 Resume::Go
             }
@@ -330,12 +378,20 @@ impl<'t> Tracing<'t> {
             Stop::Syscall => self.at_syscall(tid),
             Stop::Seccomp => {
                 if let Ok(Side::Entry(entry)) = ptrace::side(tid) {
+                    if let Some(tracee) = self.tracees.get_mut(&tid) {
+                        // This stop stands for the one that it was asked for, and its call may end all the same.
+                        tracee.inside |= tracee.asked.is_some();
+                    }
                     self.entered(tid, &entry);
                 }
             }
             Stop::Signal(signal) => {
                 if self.takes_for_the_kernel(tid, signal) {
                     return;
+                }
+                if self.is_between(tid) {
+                    // SIGSTOP, which cannot be blocked.
+                    return self.go_on(tid, signal);
                 }
                 self.mend(tid, Cause::Signal(signal));
                 if self.keeping.waits_for(tid) && sleep::is_handled(tid, Some(signal)) {
@@ -358,11 +414,24 @@ impl<'t> Tracing<'t> {
             Stop::Exec(former) => self.executed(tid, former),
             // A new one is added when it reports itself, which may have been before: it may even have
             // ended by now.
-            Stop::Born | Stop::Other => {}
+            Stop::Born | Stop::Other => {
+                // Where not every call is seen, nobody asks later what became of this one.
+                if self.own.sees_few()
+                    && let Some(tracee) = self.tracees.get_mut(&tid)
+                {
+                    tracee.asked = None;
+                }
+            }
         }
         if !self.keeping.keeps(tid) {
             self.go_on(tid, 0);
         }
+    }
+
+    /// Whether a thread has mapped memory, and is not back at the entry of its call.
+    fn is_between(&self, tid: u32) -> bool {
+        let tracee = self.tracees.get(&tid);
+        tracee.is_some_and(|tracee| tracee.blocked.is_some())
     }
 
     /// Whether a thread is traced on; one that is not known yet is newly born, and not where its
@@ -390,6 +459,7 @@ impl<'t> Tracing<'t> {
     fn executed(&mut self, tid: u32, former: u32) {
         if former != tid {
             self.tracees.remove(&former);
+            self.stopped.forget(former);
             self.filters.forget(former);
             // The first thread is gone without a word, and its id is this one's now.
             self.let_go(tid);
@@ -401,15 +471,15 @@ impl<'t> Tracing<'t> {
         }
         // It may be another thread's id so far.
         self.filters.forget(tid);
+        self.spare.forget(tid);
         if let Work::Decide(recorder, _) = &self.own.work {
             recorder.forget_names();
         }
         let is_filtered = self.own.sees_few();
         let waits = self.keeping.waits_for(tid);
         let tracee = self.add(tid, tid);
-        tracee.again = false;
-        tracee.deadline = None;
-        tracee.made_again = None;
+        // What there was belongs to the program before, or to the first thread that is gone.
+        *tracee = Tracee::of(tid);
         // Seen from the entry of exec to its exit, which is reported where calls' sides are.
         tracee.inside = !is_filtered || waits;
         if std::mem::replace(&mut self.has_begun, true) {
@@ -421,6 +491,15 @@ impl<'t> Tracing<'t> {
     }
 
     fn at_syscall(&mut self, tid: u32) {
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        if tracee.mapping.is_some() {
+            return self.mapped(tid);
+        }
+        if tracee.inside && tracee.is_edited {
+            self.change_back(tid);
+        }
         let Some(tracee) = self.tracees.get_mut(&tid) else {
             return;
         };
@@ -450,6 +529,9 @@ impl<'t> Tracing<'t> {
         }
         match ptrace::side(tid) {
             Ok(Side::Entry(entry)) => {
+                if let Some(mask) = tracee.blocked.take() {
+                    let _ = ptrace::block_signals(tid, mask);
+                }
                 tracee.inside = true;
                 tracee.made_again = None;
                 if !tracee.again {
@@ -461,6 +543,8 @@ impl<'t> Tracing<'t> {
                     self.entered(tid, &entry);
                 } else if !self.keeping.may_go_on_as(tid, &entry) {
                     self.is_elsewhere(tid);
+                } else if self.own.acts() {
+                    self.edit(tid);
                 }
             }
             Ok(Side::Exit | Side::Neither) | Err(_) => {}
@@ -484,7 +568,7 @@ impl<'t> Tracing<'t> {
             return;
         };
         if std::mem::take(&mut tracee.again) {
-            return;
+            return self.edit(tid);
         }
         let tgid = tracee.tgid;
         self.is_elsewhere(tid);
@@ -523,7 +607,8 @@ impl<'t> Tracing<'t> {
             Work::Act(_) => {}
             Work::Decide(recorder, _) => {
                 let caller = || recorder.caller(tid);
-                let decided = recorder.decider.decide(call, &entry.args, caller);
+                let data = || self.data(tgid, tid, call, &entry.args);
+                let decided = recorder.decider.decide(call, &entry.args, caller, data);
                 if !decided.firings.is_empty() {
                     let facts = recorder.facts(tid, call, entry.args);
                     let facts = Event { tgid, ..facts };

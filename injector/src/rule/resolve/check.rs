@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use injector_common::DataKind;
+
 use super::{ResolvedRule, When};
 use crate::{
     rule::{
@@ -11,6 +13,7 @@ use crate::{
             Span,
         },
         error::{ActionError, PredicateError, RuleError},
+        lower::kinds_of,
         near::near,
         value::Percent,
         warning::Warning,
@@ -236,8 +239,9 @@ pub(super) fn actions_and_calls(
         names.dedup();
         names
     };
-    let without_data = names(&|_, id| by_id(id).is_some_and(|call| call.roles().data.is_none()));
-    let with_data = names(&|_, id| by_id(id).is_some_and(|call| call.roles().data.is_some()));
+    let has_data = |id| kinds_of(id).data() != DataKind::None;
+    let without_data = names(&|_, id| !has_data(id));
+    let with_data = names(&|_, id| has_data(id));
     let creators = names(&|name, _| creates(name));
     let mut edited = false;
     let mut leaked = false;
