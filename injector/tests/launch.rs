@@ -15,7 +15,7 @@ use std::{
 use finject_tests::{
     child::{Child, Ended, PATIENCE, eventually},
     conformance::summary_of,
-    programs,
+    programs, test_name, unsupported,
     victim::{Seen, Victim},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -571,5 +571,42 @@ fn a_program_with_a_filter_of_its_own_is_hit() {
         let options = ["--backend", backend, "--rule", "getppid=EPERM@3"];
         let (seen, _) = work(&options, &["filtered", "10", "getppid"]);
         assert_eq!((seen.calls, seen.errors), (10, 1), "{backend}");
+    }
+}
+
+/// What reads and writes past the page cache does so by blocks, and from memory that is laid out so.
+#[test]
+fn a_file_without_the_page_cache_is_changed_by_blocks() {
+    let rules = [
+        "write,pwritev(fd=77)=short:5000@2+3",
+        "write,pwritev(fd=77)=corrupt:3@3+3",
+    ];
+    let mut command = finject(&["--quiet", "--json", "--rule", rules[0], "--rule", rules[1]]);
+    command
+        .args([programs::MOVER, "direct", "write,pwritev", "16384", "3"])
+        .env("MOVER_DIR", env!("CARGO_TARGET_TMPDIR"));
+    let ended = Child::run(&mut command);
+    if ended.err().contains("Invalid argument") {
+        unsupported!(test_name!(), "the file system has no O_DIRECT");
+    }
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    let calls: Vec<_> = ended
+        .stdout
+        .iter()
+        .filter_map(|line| line.strip_prefix("call=")?.split_once(" data="))
+        .map(|(call, _)| call)
+        .collect();
+    let kept = "registers=kept memory=kept";
+    let expected: Vec<_> = ["write", "pwritev"]
+        .into_iter()
+        .flat_map(|call| {
+            [16_384, 4096, 16_384].map(|moved| format!("{call} result={moved} {kept}"))
+        })
+        .collect();
+    assert_eq!(calls, expected);
+    let summary = summary_of(&ended);
+    for rule in 0..2 {
+        assert_eq!(summary["rules"][rule]["fired"], 2, "{summary}");
+        assert_eq!(summary["rules"][rule]["lost"], 0, "{summary}");
     }
 }

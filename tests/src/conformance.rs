@@ -205,9 +205,16 @@ impl Rig {
         }
     }
 
-    /// The finject.
-    pub(crate) fn finject(&self) -> &std::path::Path {
-        &self.finject
+    /// What `finject ctl` answers about a session.
+    pub(crate) fn ctl(&self, running: &mut Running, arguments: &[&str]) -> Value {
+        let session = running.finject().pid().to_string();
+        let mut command = Command::new(&self.finject);
+        command
+            .args(["ctl", "--json", "--session", &session])
+            .args(arguments);
+        let ended = Child::run(&mut command);
+        assert_eq!(ended.code(), Some(0), "{arguments:?}: {ended}");
+        serde_json::from_str(&ended.out()).unwrap()
     }
 
     /// Brings rules to a program that prints `ready PID FILE` when it is.

@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
-    child::{Child, PATIENCE, alone, eventually},
+    child::{PATIENCE, alone, eventually},
     conformance::{Rig, Running, Way, fired},
     programs,
 };
@@ -55,18 +54,6 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-/// What `finject ctl` answers about a session.
-fn ctl(rig: &Rig, running: &mut Running, arguments: &[&str]) -> Value {
-    let session = running.finject().pid().to_string();
-    let mut command = Command::new(rig.finject());
-    command
-        .args(["ctl", "--json", "--session", &session])
-        .args(arguments);
-    let ended = Child::run(&mut command);
-    assert_eq!(ended.code(), Some(0), "{arguments:?}: {ended}");
-    serde_json::from_str(&ended.out()).unwrap()
-}
-
 /// A hundred threads are held, and finject, or who holds them, is killed or stopped: all of them go on, and no call has
 /// failed.
 pub fn go_on(way: Way, finject: impl Into<PathBuf>, who: Who, wound: Signal) {
@@ -81,7 +68,7 @@ pub fn go_on(way: Way, finject: impl Into<PathBuf>, who: Who, wound: Signal) {
     );
     running.victim.go();
     eventually(PATIENCE, "all threads are held", || {
-        ctl(&rig, &mut running, &["status"])["rules"][0]["held"] == THREADS
+        rig.ctl(&mut running, &["status"])["rules"][0]["held"] == THREADS
     });
     let finject = running.finject().pid();
     let name = if way == Way::NotifyLaunch {
@@ -151,7 +138,7 @@ pub fn others_are_not_held_up(way: Way, finject: impl Into<PathBuf>, windows: us
     for _ in 0..windows {
         let mut counted = [0; 2];
         for (window, command) in ["arm", "disarm"].into_iter().enumerate() {
-            ctl(&rig, &mut running, &[command]);
+            rig.ctl(&mut running, &[command]);
             let (calls, before) = look(&mut running);
             let until = Instant::now() + Duration::from_millis(400);
             while Instant::now() < until {

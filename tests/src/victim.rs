@@ -33,6 +33,15 @@ pub(crate) fn on_first_processor(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Has this thread, and what it starts from here on, stay on the first processor.
+pub fn stay_on_first_processor() {
+    let thread = std::fs::read_link("/proc/thread-self").unwrap();
+    let tid = thread.file_name().unwrap();
+    let mut taskset = Command::new("taskset");
+    let ended = Child::run(taskset.args(["--cpu-list", "--pid", "0"]).arg(tid));
+    assert_eq!(ended.code(), Some(0), "{ended}");
+}
+
 /// What one process saw of its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {

@@ -10,12 +10,15 @@ use finject_tests::{
     },
     kernel, needs_override,
     scale::scaled,
+    victim::stay_on_first_processor,
 };
 use rustix::process::Signal;
 
 #[test]
 fn go_on_when_finject_or_the_tracer_is_killed() {
     needs_override!();
+    // They call while hooks go.
+    stay_on_first_processor();
     for who in [Who::Finject, Who::Holder] {
         go_on(Way::EbpfAttach, guest::finject(), who, Signal::KILL);
         kernel::is_clean_within(PATIENCE);
@@ -25,6 +28,8 @@ fn go_on_when_finject_or_the_tracer_is_killed() {
 #[test]
 fn go_on_when_finject_or_the_tracer_is_stopped() {
     needs_override!();
+    // They call while hooks go.
+    stay_on_first_processor();
     for who in [Who::Finject, Who::Holder] {
         go_on(Way::EbpfAttach, guest::finject(), who, Signal::STOP);
         kernel::is_clean_within(PATIENCE);

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::sys::process::kind_of_file;
-
 /// A process id, as the initial pid namespace numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tgid(pub u32);
@@ -131,14 +129,12 @@ impl Proc {
         line.trim().parse().ok()
     }
 
-    /// The kind of file that a thread's descriptor is of (`S_IFMT` of inode(7)), and its flags (proc_pid_fdinfo(5)).
-    pub fn file_of(&self, id: Tgid, fd: u32) -> Option<(u32, u32)> {
+    /// The flags of the file that a thread's descriptor is of (proc_pid_fdinfo(5)).
+    pub fn flags_of(&self, id: Tgid, fd: u32) -> Option<u32> {
         let thread = self.root.join(id.0.to_string());
-        let kind = kind_of_file(&thread.join("fd").join(fd.to_string()))?;
         let info = fs::read_to_string(thread.join("fdinfo").join(fd.to_string())).ok()?;
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
-        Some((kind, flags))
+        u32::from_str_radix(flags.trim(), 8).ok()
     }
 
     /// The process that traces a thread; [`None`] where nobody does.

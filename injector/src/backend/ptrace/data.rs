@@ -1,9 +1,11 @@
 //! The data that a traced thread's call is about to move: where in its memory it lies, how much of it there is, and of
 //! what kind of file. The kernel program has the same of its own (`injector-ebpf/src/data.rs`).
 
+use std::path::Path;
+
 use injector_common::{ArgKinds, Data, DataKind};
 
-use crate::sys::process::{is_stream_socket, read_memory};
+use crate::sys::process::{is_stream_socket, kind_of_file, read_memory};
 use crate::target::process::{Proc, Tgid};
 
 /// Parts that one call may have: `UIO_MAXIOV` of include/uapi/linux/uio.h.
@@ -96,9 +98,13 @@ pub(super) fn of(
 ) -> Data {
     let bytes = parts(tid, compat, kinds, args).map_or(0, |parts| Data::asked(length(&parts)));
     let fd = args[0] as u32;
-    let (kind, flags) = proc.file_of(Tgid(tid), fd).unwrap_or_default();
+    let file = format!("/proc/{tid}/fd/{fd}");
+    let kind = kind_of_file(Path::new(&file)).unwrap_or(0);
     let is_stream = || is_stream_socket(tgid, fd.cast_signed()).unwrap_or(false);
-    let is_direct = kind == libc::S_IFREG && flags & libc::O_DIRECT.cast_unsigned() != 0;
+    let is_direct = kind == libc::S_IFREG
+        && proc
+            .flags_of(Tgid(tid), fd)
+            .is_some_and(|flags| flags & libc::O_DIRECT.cast_unsigned() != 0);
     let can_be_cut = match kind {
         libc::S_IFREG | libc::S_IFIFO => true,
         libc::S_IFSOCK => is_stream(),
