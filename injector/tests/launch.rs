@@ -610,3 +610,29 @@ fn a_file_without_the_page_cache_is_changed_by_blocks() {
         assert_eq!(summary["rules"][rule]["lost"], 0, "{summary}");
     }
 }
+
+/// Memory that a call did not use after all is there for the next.
+#[test]
+fn calls_whose_data_cannot_be_read_do_not_fill_the_memory() {
+    if programs::PYTHON.is_empty() {
+        unsupported!(
+            test_name!(),
+            "there was no Python when the tests were built"
+        );
+    }
+    let script = "import ctypes\n\
+                  libc = ctypes.CDLL(None, use_errno=True)\n\
+                  size = lambda: int(open('/proc/self/statm').read().split()[0]) * 4\n\
+                  before = size()\n\
+                  for _ in range(100): libc.write(1, None, 100)\n\
+                  print(size() - before < 1000, ctypes.get_errno())";
+    let rule = "write(fd=1,arg3=100)=corrupt:1";
+    let options = ["--quiet", "--json", "--rule", rule];
+    let ended = run(&options, &[programs::PYTHON, "-c", script]);
+    assert_eq!(ended.stdout[0], "True 14", "{ended}");
+    let rule = &summary_of(&ended)["rules"][0];
+    assert_eq!(
+        (&rule["matched"], &rule["lost"]),
+        (&100.into(), &100.into())
+    );
+}

@@ -157,9 +157,12 @@ fn flip(tid: u32, parts: &[Part], flip: u64) -> bool {
     write_memory(tid, at, &byte).is_ok()
 }
 
-/// Copies data that there is room for into mapped memory, with bits flipped: the call stays the one that it is, which
-/// matters to files that take what they are given in pieces for something else (eventfd(2)).
-fn copy_whole(tid: u32, memory: u64, parts: &[Part], flips: &[u64]) -> Option<()> {
+/// What is to stand in mapped memory, by address.
+type Draft = Vec<(u64, Vec<u8>)>;
+
+/// Data that there is room for, copied whole, with bits flipped: the call stays the one that it is, which matters to files
+/// that take what they are given in pieces for something else (eventfd(2)).
+fn copy_whole(tid: u32, memory: u64, parts: &[Part], flips: &[u64]) -> Option<Draft> {
     let [part] = parts else {
         return None;
     };
@@ -168,11 +171,12 @@ fn copy_whole(tid: u32, memory: u64, parts: &[Part], flips: &[u64]) -> Option<()
     for flip in flips {
         *copy.get_mut(usize::try_from(flip / 8).ok()?)? ^= 1 << (flip % 8);
     }
-    write_memory(tid, memory + COPIES, &copy).ok()
+    Some(vec![(memory + COPIES, copy)])
 }
 
-/// Writes the pieces into mapped memory; how many there are.
-fn lay_out(tid: u32, memory: u64, pieces: &[Piece], data: Data, compat: bool) -> Option<u64> {
+/// The pieces, and the parts that describe them; [`None`] where several rules flip more bits than there is room for.
+fn lay_out(tid: u32, memory: u64, pieces: &[Piece], data: Data, compat: bool) -> Option<Draft> {
+    let mut draft = Draft::new();
     let mut words = Vec::new();
     let mut room = memory + COPIES;
     for piece in pieces {
@@ -184,20 +188,16 @@ fn lay_out(tid: u32, memory: u64, pieces: &[Piece], data: Data, compat: bool) ->
                 for (byte, bit) in flips {
                     *copy.get_mut(*byte)? ^= 1 << bit;
                 }
-                let next = room + data.unit;
-                if next > memory + MAPPED {
-                    return None; // Several rules flip bits.
-                }
-                write_memory(tid, room, &copy).ok()?;
                 let part = Part { at: room, ..*of };
-                room = next;
+                draft.push((room, copy));
+                room += data.unit;
                 part
             }
         };
         words.extend([part.at, part.len]);
     }
-    write_memory(tid, memory + PARTS, &bytes_of(&words, compat)).ok()?;
-    Some(pieces.len() as u64)
+    draft.push((memory + PARTS, bytes_of(&words, compat)));
+    (room <= memory + MAPPED).then_some(draft)
 }
 
 /// Puts back what the kernel has told of a received message: the lengths of its sender's name and of its control data,
@@ -236,12 +236,7 @@ impl Tracing<'_> {
         {
             held.edit = self.change(tid, &mut held);
         }
-        if self.tracees.contains_key(&tid) {
-            self.keeping.let_run(tid, held);
-        } else {
-            held.stay.let_go(monotonic_ns());
-            self.settle(&held);
-        }
+        self.keeping.let_run(tid, held);
     }
 
     /// Changes a call at whose entry a thread is; [`None`] where that cannot be done, or not before the thread has
@@ -289,22 +284,31 @@ impl Tracing<'_> {
                 return None;
             };
             edit.memory = Some(memory);
-            let message = args[1];
-            let arranged = if kinds.data() == DataKind::Buffer && bytes <= MAPPED - COPIES {
-                copy_whole(tid, memory, &edit.parts, &flips).map(|()| {
+            let drafted = if kinds.data() == DataKind::Buffer && bytes <= MAPPED - COPIES {
+                copy_whole(tid, memory, &edit.parts, &flips).inspect(|_| {
                     registers.set_arg(call.compat, 1, memory + COPIES);
                     registers.set_arg(call.compat, 2, bytes);
                 })
             } else {
-                let pieces = edit::pieces(&edit.parts, &flips, data.unit)?;
-                lay_out(tid, memory, &pieces, data, call.compat).and_then(|number| {
-                    arrange(tid, call, kinds, &args, (memory, number), &mut registers)
+                edit::pieces(&edit.parts, &flips, data.unit).and_then(|pieces| {
+                    let mut draft = lay_out(tid, memory, &pieces, data, call.compat)?;
+                    let at = (memory, pieces.len() as u64);
+                    let head = arrange(tid, call, kinds, &args, at, &mut registers)?;
+                    draft.push((memory, bytes_of(&head, call.compat)));
+                    Some(draft)
                 })
             };
-            // Where the program has taken it away, another is mapped the next time.
-            arranged?;
+            let Some(draft) = drafted else {
+                self.spare.put(tgid, memory);
+                return None;
+            };
+            let mut written = draft.iter();
+            if !written.all(|(at, bytes)| write_memory(tid, *at, bytes).is_ok()) {
+                // The program has taken it away: another is mapped the next time.
+                return None;
+            }
             let receives = kinds.data() == DataKind::Message && !kinds.sends();
-            edit.message = receives.then_some(message);
+            edit.message = receives.then_some(args[1]);
         }
         if registers.set(tid).is_err() {
             if let Some(memory) = edit.memory {
@@ -482,7 +486,7 @@ impl Tracing<'_> {
     }
 }
 
-/// Sets the registers for a call whose parts are described in mapped memory.
+/// Sets the registers for a call whose parts are described in mapped memory; the head of its message, where it has one.
 fn arrange(
     tid: u32,
     call: CallSlot,
@@ -490,22 +494,22 @@ fn arrange(
     args: &[u64; 6],
     (memory, number): (u64, u64),
     registers: &mut Registers,
-) -> Option<()> {
+) -> Option<Vec<u64>> {
     let parts = memory + PARTS;
     let compat = call.compat;
-    let head = match kinds.data() {
+    Some(match kinds.data() {
         DataKind::None => return None,
         DataKind::Vector => {
             registers.set_arg(compat, 1, parts);
             registers.set_arg(compat, 2, number);
-            None
+            Vec::new()
         }
         DataKind::Message => {
             registers.set_arg(compat, 1, memory);
             let mut head = data::words(tid, args[1], MESSAGE_WORDS, call.compat)?;
             head[MESSAGE_PARTS] = parts;
             head[MESSAGE_PARTS + 1] = number;
-            Some(head)
+            head
         }
         DataKind::Buffer => {
             let several = of_several(call)?;
@@ -513,16 +517,13 @@ fn arrange(
             if is_message(several) {
                 registers.set_arg(compat, 1, memory);
                 registers.set_arg(compat, 2, args[3]);
-                Some(vec![args[4], args[5], parts, number, 0, 0, 0])
+                vec![args[4], args[5], parts, number, 0, 0, 0]
             } else {
                 registers.set_arg(compat, 1, parts);
                 registers.set_arg(compat, 2, number);
-                None
+                Vec::new()
             }
         }
-    };
-    head.map_or(Some(()), |head| {
-        write_memory(tid, memory, &bytes_of(&head, call.compat)).ok()
     })
 }
 
