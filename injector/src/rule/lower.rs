@@ -355,7 +355,8 @@ mod tests {
             (both.actions, both.value, both.signal, both.after_signal),
             (ACT_SIGNAL | ACT_AFTER_RESULT | ACT_AFTER_SIGNAL, -5, 10, 12)
         );
-        assert_eq!(step("fsync=after:ret:3").value, 3);
+        let told = step("fsync=after:ret:3");
+        assert_eq!((told.actions, told.value), (ACT_AFTER_RESULT, 3));
         assert_eq!(step("fsync=after:kill").actions, ACT_AFTER_KILL);
     }
 
