@@ -20,5 +20,6 @@ pub use event::{Event, EventKind};
 pub use mark::{Mark, MarkState, MarkedFiring};
 pub use rule::{Data, Scope, WireRule, WireStep, WireWait};
 pub use shared::{
-    Control, Release, Released, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Target,
+    Control, Release, Released, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Shift, Target,
+    Turn,
 };

@@ -30,6 +30,8 @@ pub struct Control {
     pub lease_ns: u64,
     /// A bit for each rule in force; 0 unless `state` is `Armed`.
     pub armed: u64,
+    /// A [`Turn`] as its word. Written by finject.
+    pub turn: u64,
     /// Children that could not become targets because the table was full.
     pub targets_lost: u64,
     /// Records other than firings that found no room in the ring buffer.
@@ -42,6 +44,82 @@ pub struct Control {
     pub launched: u64,
     /// Rules that are being put in force, a bit each: whoever sets a bit does it.
     pub arming: u64,
+    /// How many rules were written, by index.
+    pub rules: u64,
+    /// The number of the first program that met a test call since this was 0.
+    pub tested_by: u64,
+}
+
+/// Which entry program decides. There are two only while one takes another's place: both hang on each function then, a
+/// call runs them one behind the other, and exactly one of them has to decide it.
+///
+/// The way from `Of(a)` to `Of(b)`: no [`Shift`] holds anything; `Changing` to `a`; whatever ran before has ended;
+/// `Changing` to `b`; it has ended once more; `Of(b)`; and once more, before the first program goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The program of this number, which counts from 1.
+    Of(u32),
+    /// The same, while it is about to change or has just changed.
+    Changing {
+        /// The program whose turn it is.
+        to: u32,
+        /// The one of the two that runs first for each call.
+        first: u32,
+    },
+}
+
+impl Turn {
+    /// As [`Control::turn`] holds it.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        match self {
+            Self::Of(program) => (program as u64) << 2,
+            Self::Changing { to, first } => (to as u64) << 2 | ((first == to) as u64) << 1 | 1,
+        }
+    }
+}
+
+/// What the first of two programs that run for the same call leaves for the second one, which runs right after it, on the
+/// same processor: one for each processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shift {
+    /// The caller, as the kernel's helper gives it: process and thread. 0 where nothing is left.
+    pub caller: u64,
+    /// The call's number, and 1 shifted by 32 for the 32-bit ABI.
+    pub call: u64,
+    /// 1 where the first one decides the call.
+    pub decides: u64,
+}
+
+impl Shift {
+    /// Nothing is left.
+    pub const NONE: Self = Self {
+        caller: 0,
+        call: 0,
+        decides: 0,
+    };
+
+    /// Whether a program decides a call, where `word` is that of [`Turn::Changing`].
+    #[inline(always)]
+    pub fn decides(&mut self, word: u64, program: u32, caller: u64, call: u64) -> bool {
+        let is_its_turn = word >> 2 == u64::from(program);
+        let first_has_turn = word >> 1 & 1 != 0;
+        if is_its_turn == first_has_turn {
+            *self = Self {
+                caller,
+                call,
+                decides: u64::from(is_its_turn),
+            };
+            return is_its_turn;
+        }
+        if self.caller != caller || self.call != call {
+            // The first one had not begun to tell.
+            return is_its_turn;
+        }
+        self.caller = 0;
+        self.decides == 0
+    }
 }
 
 /// What finject asks of whoever holds threads: that some are let go. One request at a time.
@@ -200,9 +278,9 @@ pub struct ScopeCell {
     pub ordinal: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 72);
+const _: () = assert!(size_of::<Control>() == 96);
 const _: () = assert!(size_of::<RuleCell>() == 256);
-const _: () = assert!(core::mem::offset_of!(Shared, cells) == 128);
+const _: () = assert!(core::mem::offset_of!(Shared, cells) == 256);
 
 /// The error that finject's own test calls get while hooks are in place: within the range of
 /// errors (include/linux/err.h ends at 4095), and no errno of Linux.

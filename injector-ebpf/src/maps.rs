@@ -4,9 +4,9 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, RingBuf};
+use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
 use injector_common::limits::{ABIS, MAX_NR, MAX_SCOPES, MAX_TARGETS, PID_LIMIT, RING_BYTES};
-use injector_common::{ArgKinds, ScopeCell, ScopeKey, Shared, Target};
+use injector_common::{ArgKinds, ScopeCell, ScopeKey, Shared, Shift, Target};
 
 #[doc(hidden)]
 #[repr(transparent)]
@@ -97,6 +97,13 @@ pub fn beginning_word(tgid: u32) -> *mut u64 {
     word_of(unsafe { &raw mut (*direct()).beginning }, tgid)
 }
 
+/// Whose turn it is to decide.
+#[inline(always)]
+pub fn turn() -> u64 {
+    // SAFETY: the mapped memory; volatile, since finject changes it.
+    unsafe { core::ptr::read_volatile(&raw const (*direct()).control.turn) }
+}
+
 /// The rules in force, a bit each.
 #[inline(always)]
 pub fn armed() -> u64 {
@@ -133,6 +140,10 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS
 /// Counters of `per:process` and `per:thread` rules. finject makes it small when there are none.
 #[map]
 pub static SCOPES: HashMap<ScopeKey, ScopeCell> = HashMap::with_max_entries(MAX_SCOPES, 0);
+
+/// What two entry programs of one call tell each other, while one takes the other's place.
+#[map]
+pub static SHIFTS: PerCpuArray<Shift> = PerCpuArray::with_max_entries(1, 0);
 
 /// Events.
 #[map]
@@ -176,6 +187,8 @@ constants! {
     has_spins HAS_SPINS: u32;
     /// Delays up to so long are, nanoseconds.
     spin_ns SPIN_NS: u64;
+    /// The number of this program among those that took each other's place, from 1.
+    program PROGRAM: u32;
     /// The process id of finject's own caller of test calls; 0 for none.
     canary_tgid CANARY_TGID: u32;
     /// Byte offset of `thread_info.status` in `task_struct`.

@@ -1,6 +1,7 @@
 //! A plan: resolved rules, targets and a seed. Pure: making one touches nothing, and printing one
 //! tells everything that a session would do.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -78,6 +79,14 @@ pub struct Plan {
     pub duration: Option<Duration>,
 }
 
+/// Every call that some rule names, each once.
+pub fn calls_of(rules: &[ResolvedRule]) -> BTreeSet<CallId> {
+    rules
+        .iter()
+        .flat_map(|rule| rule.calls.iter().copied())
+        .collect()
+}
+
 /// How long delays that are spun away may be, where nothing is said.
 pub const SPIN_MAX: Duration = Duration::from_micros(100);
 
@@ -91,14 +100,6 @@ impl Plan {
     pub fn armed(&self) -> u64 {
         let armed = (0..self.rules.len().min(64)).filter(|rule| self.arming_of(*rule).armed);
         armed.fold(0, |rules, rule| rules | 1 << rule)
-    }
-
-    /// Every call that some rule names, each once.
-    pub fn calls(&self) -> std::collections::BTreeSet<CallId> {
-        self.rules
-            .iter()
-            .flat_map(|rule| rule.calls.iter().copied())
-            .collect()
     }
 
     /// The names of rules, a bit each.

@@ -207,14 +207,19 @@ impl Rig {
 
     /// What `finject ctl` answers about a session.
     pub(crate) fn ctl(&self, running: &mut Running, arguments: &[&str]) -> Value {
+        let ended = self.try_ctl(running, arguments);
+        assert_eq!(ended.code(), Some(0), "{arguments:?}: {ended}");
+        serde_json::from_str(&ended.out()).unwrap()
+    }
+
+    /// How it ends where it may be refused.
+    pub(crate) fn try_ctl(&self, running: &mut Running, arguments: &[&str]) -> Ended {
         let session = running.finject().pid().to_string();
         let mut command = Command::new(&self.finject);
         command
             .args(["ctl", "--json", "--session", &session])
             .args(arguments);
-        let ended = Child::run(&mut command);
-        assert_eq!(ended.code(), Some(0), "{arguments:?}: {ended}");
-        serde_json::from_str(&ended.out()).unwrap()
+        Child::run(&mut command)
     }
 
     /// Brings rules to a program that prints `ready PID FILE` when it is.

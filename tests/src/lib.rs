@@ -8,6 +8,7 @@ pub mod exact;
 pub mod finject;
 pub mod guest;
 pub mod held;
+pub mod joining;
 pub mod kernel;
 pub mod programs;
 pub mod refused;

@@ -16,11 +16,11 @@ use injector_common::rule::{
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
     Call, Counter, Data, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell,
-    ScopeKey, Shared, WireRule, WireStep, advance, all_hold, decide,
+    ScopeKey, Shared, Turn, WireRule, WireStep, advance, all_hold, decide,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
-use injector_ebpf::maps::{self, SCOPES};
+use injector_ebpf::maps::{self, SCOPES, SHIFTS};
 use injector_ebpf::{arming, atomic, data, gate, hand, spin, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
@@ -168,14 +168,18 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     let compat = task.is_compat();
     if tgid == maps::canary_tgid() {
         if regs.is_test_call(compat) {
-            // SAFETY: the program's own context.
-            unsafe { bpf_override_return(ctx.cast(), -CANARY_ERRNO as u64) };
+            // SAFETY: the mapped memory; the program's own context.
+            unsafe {
+                let tested_by = &raw mut (*maps::shared()).control.tested_by;
+                atomic::compare_exchange(tested_by, 0, u64::from(maps::program()));
+                bpf_override_return(ctx.cast(), -CANARY_ERRNO as u64);
+            }
         }
         return 0;
     }
     let nr = regs.nr();
     let named = maps::rules_of(compat, nr);
-    if named == 0 {
+    if named == 0 || !has_turn(pid_tgid, compat, nr) {
         return 0;
     }
     // Whatever is in force by now, and wherever its program is: a mark is for this call.
@@ -227,6 +231,23 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
         unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
     }
     0
+}
+
+/// Whether this program decides the call, rather than one that takes its place or whose place it takes.
+#[inline(always)]
+fn has_turn(pid_tgid: u64, compat: bool, nr: u32) -> bool {
+    let turn = maps::turn();
+    turn == Turn::Of(maps::program()).word()
+        || turn & 1 != 0 && has_shift(turn, pid_tgid, compat, nr)
+}
+
+#[inline(never)]
+fn has_shift(turn: u64, pid_tgid: u64, compat: bool, nr: u32) -> bool {
+    let call = u64::from(nr) | u64::from(compat) << 32;
+    SHIFTS.get_ptr_mut(0).is_some_and(|shift| {
+        // SAFETY: this processor's own entry of the map, which nothing else reaches meanwhile.
+        unsafe { (*shift).decides(turn, maps::program(), pid_tgid, call) }
+    })
 }
 
 /// The firings in the thread's mark go to the tracer where one of them needs it; whether they did. Otherwise what

@@ -6,24 +6,21 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, MAX_SCOPES};
+use injector_common::limits::{MAX_RULES, MAX_SCOPES};
 use injector_common::random::{Purpose, hash, within};
 use injector_common::rule::{
     ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_CORRUPT, ACT_EDITS, ACT_RESULT, ACT_SIGNAL,
 };
 use injector_common::{
-    ArgKinds, Call, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule,
-    WireStep, WireWait, all_hold, decide,
+    Call, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule, WireStep,
+    WireWait, all_hold, decide,
 };
 
-use super::BackendError;
 use super::firing::{Decided, Done, Fate, Firing};
 use super::memory::{CallSlot, Cell, Memory};
-use crate::plan::{Arming, Plan};
-use crate::rule::lower::{kinds_of, lower, nanoseconds};
+use super::spec::Spec;
 use crate::sys::time::monotonic_ns;
 
 /// Who calls.
@@ -64,54 +61,12 @@ impl Counter for Scoped {
     }
 }
 
-/// What stays the same while calls are decided.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// The rules, with the calls that each names.
-    pub rules: Vec<(WireRule, Vec<CallSlot>)>,
-    /// Of each rule, which ones its firing puts in force and out of it.
-    pub arming: Vec<Arming>,
-    /// The seed of random choices.
-    pub seed: u64,
-    /// Count, fire nothing.
-    pub dry_run: bool,
-}
-
-impl Spec {
-    /// Whether some rule has a thread held, where delays up to so long need none.
-    pub(super) fn has_holds(&self, spin: Duration) -> bool {
-        let spin_ns = nanoseconds(spin);
-        let mut rules = self.rules.iter();
-        rules.any(|(rule, _)| rule.has_holds(spin_ns))
-    }
-
-    /// What a plan asks for. Whoever admitted it has lowered its rules before.
-    pub(super) fn of(plan: &Plan) -> Result<Self, BackendError> {
-        let mut rules = Vec::new();
-        for rule in &plan.rules {
-            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
-            let calls = rule.calls.iter().copied().map(CallSlot::from).collect();
-            rules.push((wire, calls));
-        }
-        Ok(Self {
-            arming: (0..rules.len()).map(|rule| plan.arming_of(rule)).collect(),
-            rules,
-            seed: plan.seed,
-            dry_run: plan.dry_run,
-        })
-    }
-}
-
 /// The decider. Calls of several threads may be decided at once.
 #[derive(Debug)]
 pub struct Decider {
     memory: Arc<Memory>,
-    rules: Vec<WireRule>,
-    arming: Vec<Arming>,
-    /// For each ABI and number (index as in `Shared::calls`) a bit for each rule that names the call.
-    calls: Vec<u64>,
-    /// By the same index, how a call's arguments are read, where a rule looks at them.
-    kinds: Vec<ArgKinds>,
+    /// Those of the memory's rules that were met so far: a rule does not change.
+    rules: [OnceLock<Box<WireRule>>; MAX_RULES],
     seed: u64,
     dry_run: bool,
     scopes: Mutex<Scopes>,
@@ -134,28 +89,12 @@ type ScopeKey = (usize, u32, u64, u64);
 const LOOKED_AT: usize = 2048;
 
 impl Decider {
-    /// A decider whose counters lie in `memory`.
+    /// A decider by the rules that lie in `memory`, also by those that join them later. Of `spec` it takes what is
+    /// not about single rules.
     pub fn new(memory: Arc<Memory>, spec: &Spec) -> Self {
-        let mut calls = vec![0; (ABIS * MAX_NR) as usize];
-        let mut kinds = vec![ArgKinds::NONE; calls.len()];
-        for (index, (rule, named)) in spec.rules.iter().enumerate() {
-            for call in named {
-                if let Some(bits) = calls.get_mut(call.index()) {
-                    *bits |= 1_u64 << (index % MAX_RULES);
-                }
-                if let Some(kinds) = kinds.get_mut(call.index())
-                    && rule.looks_at_args()
-                {
-                    *kinds = kinds_of((*call).into());
-                }
-            }
-        }
         Self {
             memory,
-            rules: spec.rules.iter().map(|(rule, _)| *rule).collect(),
-            arming: spec.arming.clone(),
-            calls,
-            kinds,
+            rules: [const { OnceLock::new() }; MAX_RULES],
             seed: spec.seed,
             dry_run: spec.dry_run,
             scopes: Mutex::new(Scopes {
@@ -164,6 +103,13 @@ impl Decider {
                 looked: (0, 0, 0, 0),
             }),
         }
+    }
+
+    /// A rule; [`None`] where there is none.
+    fn rule(&self, index: usize) -> Option<&WireRule> {
+        let known = self.rules.get(index)?;
+        let is_written = known.get().is_some() || index < self.memory.rules();
+        is_written.then(|| &**known.get_or_init(|| Box::new(self.memory.rule(index))))
     }
 
     fn scopes(&self) -> MutexGuard<'_, Scopes> {
@@ -196,16 +142,9 @@ impl Decider {
         }
     }
 
-    /// How many rules there are.
-    pub fn rules(&self) -> usize {
-        self.rules.len()
-    }
-
     /// Whether a rule names the call.
     pub fn names(&self, call: CallSlot) -> bool {
-        self.calls
-            .get(call.index())
-            .is_some_and(|rules| *rules != 0)
+        self.memory.rules_of(call) != 0
     }
 
     /// What the kernel program has decided for a call that it hands over.
@@ -214,8 +153,7 @@ impl Decider {
         for marked in mark.firings.iter().take(mark.firings_len as usize) {
             let index = marked.rule as usize;
             let step = self
-                .rules
-                .get(index)
+                .rule(index)
                 .and_then(|rule| Some((rule, rule.steps.get(marked.step as usize)?)));
             let Some((rule, step)) = step else {
                 continue;
@@ -252,13 +190,8 @@ impl Decider {
             after_wait_ns: lasts(step.after_wait, Purpose::AfterDelay),
             choice: hash(self.seed, rule.key, ordinal, count, Purpose::Corrupt),
             at_ns: marked.at_ns,
-            is_last: self.arming_of(index).disarms >> index & 1 != 0,
+            is_last: self.memory.arming_by(index).1 >> index & 1 != 0,
         }
-    }
-
-    /// What a rule's firing puts in force and out of it.
-    fn arming_of(&self, index: usize) -> Arming {
-        self.arming.get(index).copied().unwrap_or_default()
     }
 
     /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
@@ -272,8 +205,8 @@ impl Decider {
         data: impl Fn() -> Data,
     ) -> Decided {
         let mut decided = Decided::PASSES;
-        let mut pending = self.calls.get(call.index()).copied().unwrap_or(0);
-        pending &= self.memory.armed();
+        let mut pending = self.memory.armed();
+        pending &= self.memory.rules_of(call);
         if pending == 0 {
             return decided;
         }
@@ -282,7 +215,7 @@ impl Decider {
         while pending != 0 {
             let index = pending.trailing_zeros() as usize;
             pending &= pending - 1;
-            let Some(rule) = self.rules.get(index) else {
+            let Some(rule) = self.rule(index) else {
                 continue;
             };
             let cell = self.memory.cell(index);
@@ -311,7 +244,7 @@ impl Decider {
             if let Some(fate) = Fate::of(&firing.step) {
                 decided.fate = fate;
             }
-            decided.disarms |= self.arming_of(index).disarms != 0;
+            decided.disarms |= self.memory.arming_by(index).1 != 0;
             decided.firings.push(firing);
         }
         decided
@@ -319,8 +252,7 @@ impl Decider {
 
     /// Whether the call's arguments are those that the rule asks for.
     fn is_about(&self, rule: &WireRule, call: CallSlot, args: &[u64; 6]) -> bool {
-        let kinds = self.kinds.get(call.index()).copied().unwrap_or_default();
-        all_hold(rule, kinds, args)
+        all_hold(rule, self.memory.kinds(call), args)
     }
 
     /// The counter of the caller's process or thread; made when it is not there yet.
@@ -405,10 +337,10 @@ impl Decider {
                     cell.add_fired(now);
                     return None;
                 }
-                let arming = self.arming_of(index);
-                if arming.arms | arming.disarms != 0 {
-                    self.memory.arm_rules(arming.arms, now);
-                    self.memory.disarm_rules(arming.disarms);
+                let (arms, disarms) = self.memory.arming_by(index);
+                if arms | disarms != 0 {
+                    self.memory.arm_rules(arms, now);
+                    self.memory.disarm_rules(disarms);
                 }
                 let marked = MarkedFiring {
                     rule: index as u32,

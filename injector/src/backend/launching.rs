@@ -9,12 +9,15 @@ use std::os::unix::fs::PermissionsExt;
 use injector_common::WireRule;
 use injector_common::args::{OP_ANY_BIT, OP_EQUAL, OP_NEGATIVE};
 
-use super::decider::Spec;
-use super::memory::CallSlot;
+use super::BackendError;
+use super::memory::{CallSlot, Memory};
+use super::spec::{Spec, SpecRule};
+use crate::plan::Plan;
 use crate::rule::lower::kinds_of;
 use crate::sys::launch::{Image, environment};
 use crate::sys::process::is_privileged;
 use crate::sys::seccomp::{Filter, Low, Must, To, Wanted, filter};
+use crate::syscall::CallId;
 use crate::target::launch::Launch;
 
 /// execve and execveat, of the native ABI and of the 32-bit one.
@@ -31,13 +34,10 @@ pub(super) fn is_exec(call: CallSlot) -> bool {
 pub(super) fn filter_of(spec: &Spec, to: To) -> Filter {
     let numbers = |compat: bool| -> Vec<Wanted> {
         let mut numbers: BTreeMap<u16, Option<Vec<Vec<Low>>>> = BTreeMap::new();
-        for (rule, calls) in &spec.rules {
-            for call in calls.iter().filter(|call| call.compat == compat) {
+        for rule in &spec.rules {
+            for call in rule.calls.iter().filter(|call| call.compat == compat) {
                 let only = numbers.entry(call.nr).or_insert_with(|| Some(Vec::new()));
-                let narrowed = match to {
-                    To::Listener => narrowed(rule, *call),
-                    To::Tracer => Narrowed::All,
-                };
+                let narrowed = narrowed_to(to, &rule.wire, *call);
                 match (only.as_mut(), narrowed) {
                     (_, Narrowed::Never) | (None, _) => {}
                     (Some(only_some), Narrowed::To(conditions)) => only_some.push(conditions),
@@ -52,6 +52,41 @@ pub(super) fn filter_of(spec: &Spec, to: To) -> Filter {
         wanted.map(|(nr, only)| Wanted { nr, only }).collect()
     };
     filter(to, &numbers(false), &numbers(true))
+}
+
+/// A rule of the plan joins those of a command that runs already, whose filter cannot be another any more.
+///
+/// # Errors
+/// The filter does not hand over all of its calls.
+pub(super) fn join(
+    spec: &mut Spec,
+    plan: &Plan,
+    index: usize,
+    to: To,
+    memory: &Memory,
+) -> Result<(), BackendError> {
+    let rule = SpecRule::of(plan, index)?;
+    let is_handed_over = |call: &CallSlot| {
+        is_exec(*call)
+            || spec.rules.iter().any(|known| {
+                known.calls.contains(call)
+                    && matches!(narrowed_to(to, &known.wire, *call), Narrowed::All)
+            })
+    };
+    let mut beyond = rule.calls.iter().filter(|call| !is_handed_over(call));
+    match beyond.next() {
+        None => spec.join(plan, index, memory),
+        Some(call) => Err(BackendError::NotHandedOver {
+            call: CallId::from(*call).to_string(),
+        }),
+    }
+}
+
+fn narrowed_to(to: To, rule: &WireRule, call: CallSlot) -> Narrowed {
+    match to {
+        To::Listener => narrowed(rule, call),
+        To::Tracer => Narrowed::All,
+    }
 }
 
 /// Which of a call's calls a rule may be about, as far as a filter can tell.

@@ -6,15 +6,16 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
+use injector_common::limits::{ABIS, LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
 use injector_common::mark::mark_of;
 use injector_common::{
     ArgKinds, Control, Counter, Mark, MarkState, Release as ReleaseCell, Released, RuleCell,
-    RunState, Shared, WireRule,
+    RunState, Shared, Turn, WireRule,
 };
 
 use super::{Leased, Report, RuleReport};
 use crate::plan::Arming;
+use crate::rule::lower::kinds_of;
 use crate::sys::SysError;
 use crate::sys::mapping::Mapping;
 use crate::sys::time::monotonic_ns;
@@ -250,15 +251,38 @@ impl Memory {
         now
     }
 
+    /// How many rules there are, by index, those among them that were taken away.
+    pub fn rules(&self) -> usize {
+        let rules = self.word(offset_of!(Control, rules)).load(Acquire);
+        usize::try_from(rules).unwrap_or(0).min(MAX_RULES)
+    }
+
+    /// Which program's turn it is to decide, see [`Turn`].
+    pub fn set_turn(&self, turn: Turn) {
+        self.word(offset_of!(Control, turn))
+            .store(turn.word(), Release);
+    }
+
+    /// Forgets which program met test calls.
+    pub fn forget_tester(&self) {
+        self.word(offset_of!(Control, tested_by)).store(0, Release);
+    }
+
+    /// The number of the first program that met one since then.
+    pub fn tested_by(&self) -> Option<u32> {
+        let number = self.word(offset_of!(Control, tested_by)).load(Acquire);
+        u32::try_from(number).ok().filter(|number| *number != 0)
+    }
+
     /// The rules in force, a bit each.
     pub fn armed(&self) -> u64 {
         self.word(offset_of!(Control, armed)).load(Acquire)
     }
 
-    /// Whether threads wait for one of so many rules that is out of force.
-    pub fn holds_for_disarmed(&self, rules: usize) -> bool {
+    /// Whether threads wait for a rule that is out of force.
+    pub fn holds_for_disarmed(&self) -> bool {
         let armed = self.armed();
-        (0..rules.min(MAX_RULES)).any(|rule| {
+        (0..self.rules()).any(|rule| {
             let waiting = offset_of!(RuleCell, waiting);
             armed >> rule & 1 == 0 && self.cell(rule).word(waiting).load(Acquire) != 0
         })
@@ -468,8 +492,7 @@ impl Memory {
     }
 
     fn mark(&self, tid: u32, field: usize) -> &AtomicU64 {
-        let base = offset_of!(Shared, marks) + mark_of(tid) * size_of::<Mark>();
-        self.word(base + field)
+        self.word(place_of_mark(tid) + field)
     }
 
     /// What a thread's mark says; [`MarkState::Free`] where it is another thread's.
@@ -487,12 +510,7 @@ impl Memory {
         if self.mark_state(tid) != MarkState::Asked {
             return None;
         }
-        let mut bytes = [0; size_of::<Mark>()];
-        let (words, _) = bytes.as_chunks_mut::<8>();
-        for (word, at) in words.iter_mut().zip((0..).step_by(8)) {
-            *word = self.mark(tid, at).load(Relaxed).to_ne_bytes();
-        }
-        Some(crate::sys::mark_of_bytes(&bytes))
+        Some(self.mapping.read(place_of_mark(tid)))
     }
 
     /// A thread's mark is free again.
@@ -561,33 +579,78 @@ impl Memory {
         self.target(pid).load(Acquire) >> (pid % 64) & 1 != 0
     }
 
-    /// Writes a rule. Before anything is attached.
-    pub fn write_rule(&mut self, index: usize, rule: &WireRule) {
+    /// Writes a rule: its wire form, which rules its firing puts in force and out of it, and the calls that it
+    /// names. It is not in force, and there was none of this index before.
+    pub fn write_rule(&self, index: usize, wire: &WireRule, arming: Arming, calls: &[CallSlot]) {
         let index = index.min(MAX_RULES - 1);
         let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
-        self.mapping.write(offset, rule);
-    }
-
-    /// Says which rules a rule's firing puts in force and out of it, a bit each. Before anything is attached.
-    pub fn write_arming(&mut self, rule: usize, arming: Arming) {
-        let cell = self.cell(rule);
+        self.mapping.write(offset, wire);
+        let cell = self.cell(index);
         cell.word(offset_of!(RuleCell, arms))
             .store(arming.arms, Relaxed);
         cell.word(offset_of!(RuleCell, disarms))
-            .store(arming.disarms, Release);
+            .store(arming.disarms, Relaxed);
+        for call in calls {
+            if wire.looks_at_args() {
+                let offset = offset_of!(Shared, kinds) + call.index() * size_of::<ArgKinds>();
+                self.mapping.write(offset, &kinds_of((*call).into()));
+            }
+        }
+        self.name_calls(index, calls);
+        self.word(offset_of!(Control, rules))
+            .fetch_max(index as u64 + 1, Release);
     }
 
-    /// Says how a call's arguments are read. Before anything is attached.
-    pub fn write_kinds(&mut self, call: CallSlot, kinds: ArgKinds) {
-        let offset = offset_of!(Shared, kinds) + call.index() * size_of::<ArgKinds>();
-        self.mapping.write(offset, &kinds);
+    /// A rule names calls.
+    pub fn name_calls(&self, rule: usize, calls: &[CallSlot]) {
+        for call in calls {
+            self.naming(*call).fetch_or(1 << (rule % 64), Release);
+        }
     }
 
-    /// Adds a rule to those of a call. Before anything is attached.
-    pub fn name_call(&mut self, call: CallSlot, rule: usize) {
+    /// A rule that is out of force names no calls any more.
+    pub fn forget_calls(&self, rule: usize) {
+        for call in 0..(ABIS * MAX_NR) as usize {
+            self.word(offset_of!(Shared, calls) + 8 * call)
+                .fetch_and(!(1 << (rule % 64)), Release);
+        }
+    }
+
+    fn naming(&self, call: CallSlot) -> &AtomicU64 {
         self.word(offset_of!(Shared, calls) + 8 * call.index())
-            .fetch_or(1 << (rule % 64), Release);
     }
+
+    /// The rules that name a call, a bit each.
+    pub fn rules_of(&self, call: CallSlot) -> u64 {
+        self.naming(call).load(Acquire)
+    }
+
+    /// How a call's arguments are read, where a rule looks at them.
+    pub fn kinds(&self, call: CallSlot) -> ArgKinds {
+        let offset = offset_of!(Shared, kinds) + call.index() * size_of::<ArgKinds>();
+        self.mapping.read(offset)
+    }
+
+    /// A rule that was written.
+    pub fn rule(&self, index: usize) -> WireRule {
+        let index = index.min(MAX_RULES - 1);
+        let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
+        self.mapping.read(offset)
+    }
+
+    /// Which rules a rule's firing puts in force, and which out of it, a bit each.
+    pub fn arming_by(&self, rule: usize) -> (u64, u64) {
+        let cell = self.cell(rule);
+        let read = |offset| cell.word(offset).load(Relaxed);
+        (
+            read(offset_of!(RuleCell, arms)),
+            read(offset_of!(RuleCell, disarms)),
+        )
+    }
+}
+
+fn place_of_mark(tid: u32) -> usize {
+    offset_of!(Shared, marks) + mark_of(tid) * size_of::<Mark>()
 }
 
 impl Leased for Memory {

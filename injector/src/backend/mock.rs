@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use injector_common::{Data, Event};
 
-use super::decider::{Caller, Decider, Spec};
+use super::decider::{Caller, Decider};
 use super::firing::{Done, Fate};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
+use super::spec::Spec;
 use super::{Backend, BackendError, HookReport, Lost, Report, recorder};
 use crate::plan::Plan;
 use crate::syscall::CallId;
@@ -135,6 +136,7 @@ impl Mock {
 impl Backend for Mock {
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let spec = self.spec.insert(Spec::of(plan)?);
+        spec.write(&self.world.0.memory);
         let decider = Decider::new(Arc::clone(&self.world.0.memory), spec);
         let _ = self.world.0.decider.set(decider);
         Ok(())
@@ -144,11 +146,17 @@ impl Backend for Mock {
         let spec = self.spec.as_ref().ok_or(BackendError::NotLoaded)?;
         Ok(HookReport {
             backend: NAME,
-            functions: spec.rules.iter().map(|(_, calls)| calls.len()).sum(),
+            functions: spec.named(),
             mechanism: "mock".into(),
             targets: self.own_memory().report(0).targets_seen,
             ..HookReport::default()
         })
+    }
+
+    fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        let spec = self.spec.as_mut().ok_or(BackendError::NotLoaded)?;
+        spec.join(plan, rule, &self.world.0.memory)?;
+        Ok(Vec::new())
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {

@@ -16,6 +16,7 @@ pub mod ptrace;
 mod recorder;
 pub mod report;
 mod ring;
+pub mod spec;
 mod support;
 mod threads;
 pub mod unsupported;
@@ -80,6 +81,20 @@ pub enum BackendError {
         /// What it met instead.
         saw: String,
     },
+    /// A rule names a call that does not come to finject, as the command's filter was made before it.
+    #[error("the command runs under a filter that does not hand over all calls of {call}")]
+    NotHandedOver {
+        /// The call.
+        call: String,
+    },
+    /// A rule counts by process or thread, and there is no table of their counters.
+    #[error(
+        "the session began without a rule that counts by process or thread, and has no room for their counters"
+    )]
+    NoScopes,
+    /// Two programs that hang on one function did not tell which of them runs first.
+    #[error("this kernel does not tell in which order it runs two programs of one function")]
+    NoOrder,
     /// A target ended while it was being attached.
     #[error("process {0} ended before the faults were in force")]
     TargetGone(u32),
@@ -125,6 +140,15 @@ impl BackendError {
             Self::NoFault { .. } => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
+            Self::NotHandedOver { .. } => vec![
+                "begin the session with that rule, out of force: `armed = false` in a file of rules; or attach to \
+                 the process by --pid"
+                    .into(),
+            ],
+            Self::NoScopes | Self::NoOrder => vec![
+                "begin the session with that rule, out of force: `armed = false` in a file of rules"
+                    .into(),
+            ],
             Self::Launch(LaunchError::Filter(error)) => vec![
                 match error.raw_os_error() {
                     Some(libc::EBUSY) => {
@@ -209,6 +233,18 @@ pub trait Backend: sealed::Sealed + Debug {
     fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
         let memory = self.memory().ok_or(BackendError::NotLoaded)?;
         Ok(memory.arm_now(plan.armed()))
+    }
+
+    /// A rule, by index, has come to the plan while the session runs, as its last one, or once more after it had
+    /// [parted](Self::part): makes everything ready for it. It is not in force yet. What there is to warn of. Where it
+    /// fails, all is as it was.
+    fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError>;
+
+    /// A rule, by index, is out of force, and holds nobody: what only it needed is taken away.
+    fn part(&mut self, rule: usize) -> Result<(), BackendError> {
+        let memory = self.memory().ok_or(BackendError::NotLoaded)?;
+        memory.forget_calls(rule);
+        Ok(())
     }
 
     /// The rules' counters and switches, once loaded.

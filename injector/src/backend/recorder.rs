@@ -5,10 +5,11 @@ use std::os::fd::BorrowedFd;
 use injector_common::{Event, EventKind, limits::MAX_RULES};
 
 use super::Report;
-use super::decider::{Caller, Decider, Spec};
+use super::decider::{Caller, Decider};
 use super::firing::{Done, Firing};
 use super::memory::{CallSlot, Memory};
 use super::ring::Sender;
+use super::spec::Spec;
 use super::threads::Threads;
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};

@@ -13,7 +13,7 @@ use injector_common::Event;
 
 use crate::sys::helper::pipe_without_waits;
 use crate::sys::mapping::Mapping;
-use crate::sys::{SysError, bytes_of, event_of};
+use crate::sys::{SysError, bytes_of, value_of};
 
 /// Records that find room: a firing every 5 us for 40 ms, in which finject may not have come to look.
 const ROOM: u64 = 8192;
@@ -163,7 +163,7 @@ impl Receiver {
             *word = from.load(Relaxed).to_ne_bytes();
         }
         ring.read().store(number + 1, Release);
-        event_of(&bytes)
+        value_of(&bytes)
     }
 }
 

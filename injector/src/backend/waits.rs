@@ -409,8 +409,10 @@ mod tests {
     use injector_common::rule::{ACT_AFTER_DELAY, ACT_DELAY, ACT_HOLD, ACT_RESULT};
 
     use super::*;
-    use crate::backend::decider::{Decider, Spec};
+    use crate::backend::decider::Decider;
     use crate::backend::memory::CallSlot;
+    use crate::backend::spec::{Spec, SpecRule};
+    use crate::plan::Arming;
     use crate::rule::lower::lower;
     use crate::rule::{RuleText, compile};
     use crate::sys::time::monotonic_ns;
@@ -426,13 +428,17 @@ mod tests {
         let spec = Spec {
             rules: rules
                 .iter()
-                .map(|rule| (lower(rule).unwrap(), vec![CALL]))
+                .map(|rule| SpecRule {
+                    wire: lower(rule).unwrap(),
+                    calls: vec![CALL],
+                    arming: Arming::default(),
+                })
                 .collect(),
-            arming: Vec::new(),
             seed: 7,
             dry_run: false,
         };
         let memory = Arc::new(Memory::anonymous().unwrap());
+        spec.write(&memory);
         memory.arm(u64::MAX, monotonic_ns(), u64::MAX);
         Stay::of(Decider::new(memory, &spec).decide(CALL, &[0; 6], || None, || Data::NONE))
     }

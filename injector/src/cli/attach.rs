@@ -11,13 +11,14 @@ use super::exit::Exit;
 use super::live::Live;
 use super::rules::{self, Rules};
 use super::target::{NoPlan, Targeting};
-use super::{background, chain, complain, print_err, print_out};
+use super::{background, complain, print_err, print_out};
 use crate::backend::choose::{Choice, NotChosen};
 use crate::history::Writer;
 use crate::plan::{Plan, Targets};
 use crate::session::{Session, SessionError};
 use crate::sys::launch::Ended;
 use crate::sys::process::{inherited_fd, new_session, without_waits};
+use crate::text::chain;
 
 /// A backend, as the user names it.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,10 +258,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     live.settle();
     if options.common.json {
-        print_out(&format!("{:#}\n", summary.to_json(&plan)));
+        print_out(&format!("{:#}\n", summary.to_json()));
     }
     if !options.quiet {
-        print_err(&format!("finject: {}", summary.to_text(&plan)));
+        print_err(&format!("finject: {}", summary.to_text()));
     }
     let mirrored = summary.command.map(|ended| mirrored(ended, &plan.targets));
     Ok(match (summary.ending, mirrored) {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use super::{chain, complain, print_out};
+use super::{colour, complain, print_err, print_out};
 use crate::control::message::{Which, With};
 use crate::control::{Client, ControlError, Reply, Request, place, server};
 use crate::rule::ast::Action;
-use crate::rule::parse;
-use crate::text::{counted, escaped, seconds};
+use crate::rule::{RuleText, compile, parse};
+use crate::text::{chain, counted, escaped, seconds};
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -39,6 +39,8 @@ Examples:
         the rules of the only one: which are armed, how often each fired, whom it holds
   finject ctl disarm r2 && finject ctl arm r2
         out of force, and in force again with counts from 1
+  finject ctl add --name full '%write=ENOSPC@100+' && finject ctl remove full
+        a rule more, and away with it
   finject ctl wait-hit r1 --timeout 10s && finject ctl release r1 --with EIO
         waits until a thread is held by r1, and has its call fail
   finject ctl stop
@@ -60,6 +62,23 @@ enum Command {
     /// Take rules out of force, all where none is named, and let go whom they hold
     Disarm {
         /// The rules, by name
+        rules: Vec<String>,
+    },
+    /// Have a rule join the session's; one that is there already stays as it is
+    Add {
+        /// The rule, such as 'fsync=EIO@3' (see: finject help rules)
+        rule: String,
+        /// Its name; else it is numbered on
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Leave it out of force, until it is armed
+        #[arg(long)]
+        disarmed: bool,
+    },
+    /// Take rules away, and let go whom they hold
+    Remove {
+        /// The rules, by name
+        #[arg(required = true)]
         rules: Vec<String>,
     },
     /// Let threads go that a rule holds
@@ -212,6 +231,15 @@ pub fn run(options: &Options) -> Exit {
             say(options.json, &json!({ "stopped": false }), &text);
             return Exit::Done;
         }
+        // What is wrong with it is shown where it stands.
+        Command::Add { rule, .. } => {
+            if let Err(errors) = compile(&[RuleText::new(rule)]) {
+                for error in &errors {
+                    print_err(&error.render(colour()));
+                }
+                return Exit::Usage;
+            }
+        }
         // Whoever has just begun it need not wait for that too.
         Command::WaitHit { timeout, .. } => {
             comes(wanted, timeout.unwrap_or(COMING));
@@ -224,6 +252,10 @@ pub fn run(options: &Options) -> Exit {
     };
     match session.ask(&request(&options.command), None) {
         Ok(Reply::Done(value)) => {
+            for warning in value["warnings"].as_array().into_iter().flatten() {
+                let warning = warning.as_str().unwrap_or("?");
+                print_err(&format!("finject: warning: {}\n", escaped(warning)));
+            }
             let text = text(&options.command, &session.name, &value);
             say(options.json, &value, &text);
             Exit::Done
@@ -266,6 +298,18 @@ fn request(command: &Command) -> Request {
             rules: rules.clone(),
         },
         Command::Disarm { rules } => Request::Disarm {
+            rules: rules.clone(),
+        },
+        Command::Add {
+            rule,
+            name,
+            disarmed,
+        } => Request::Add {
+            rule: rule.clone(),
+            name: name.clone(),
+            disarmed: *disarmed,
+        },
+        Command::Remove { rules } => Request::Remove {
             rules: rules.clone(),
         },
         Command::Release {
@@ -318,6 +362,23 @@ fn text(command: &Command, session: &str, value: &Value) -> String {
             let rules = counted(number(value, "disarmed"), "rule", "rules");
             let threads = counted(number(value, "released"), "thread", "threads");
             format!("disarmed: {rules}; let go: {threads}")
+        }
+        Command::Add { .. } => {
+            let force = if value["armed"].as_bool().unwrap_or(false) {
+                "in force"
+            } else {
+                "out of force"
+            };
+            let rule = escaped(word(value, "rule"));
+            match number(value, "added") {
+                0 => format!("{rule} is there already, {force}"),
+                _ => format!("added: {rule}, {force}"),
+            }
+        }
+        Command::Remove { .. } => {
+            let rules = counted(number(value, "removed"), "rule", "rules");
+            let threads = counted(number(value, "released"), "thread", "threads");
+            format!("removed: {rules}; let go: {threads}")
         }
         Command::Release { .. } => {
             format!(

@@ -47,7 +47,7 @@ fn launch(choice: Choice) -> Result<String, String> {
         path: "/proc/self/exe".into(),
         args: vec!["finject".into(), "--version".into()],
     });
-    let told = |error: &dyn std::error::Error| super::chain(error);
+    let told = |error: &dyn std::error::Error| crate::text::chain(error);
     let mut backend = choose(&plan, Some(choice))
         .map_err(|error| told(&error))?
         .backend;
@@ -72,7 +72,7 @@ fn launch(choice: Choice) -> Result<String, String> {
 
 /// Attaches to a process of its own, and lets it go; what was seen, or why that cannot be.
 fn attach(choice: Choice) -> Result<String, String> {
-    let told = |error: &dyn std::error::Error| super::chain(error);
+    let told = |error: &dyn std::error::Error| crate::text::chain(error);
     // It waits for the end of its input, which comes when this is over.
     let mut child = std::process::Command::new("cat")
         .stdin(std::process::Stdio::piped())

@@ -101,21 +101,6 @@ pub(crate) fn complain(error: &str, help: &[String]) {
     print_err(&text);
 }
 
-/// The message of an error and of all that caused it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 fn help(topic: Option<&str>) -> Exit {
     match topic {
         None => {

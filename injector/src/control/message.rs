@@ -45,6 +45,23 @@ pub enum Request {
         #[serde(default)]
         rules: Vec<String>,
     },
+    /// Has a rule join the session's. One that is there already, by its name or, where none is given, by its text,
+    /// is left as it is.
+    Add {
+        /// The rule, as rules are written.
+        rule: String,
+        /// Its name; else it is given one.
+        #[serde(default)]
+        name: Option<String>,
+        /// It stays out of force.
+        #[serde(default)]
+        disarmed: bool,
+    },
+    /// Takes rules away, once they are out of force and hold nobody.
+    Remove {
+        /// By name.
+        rules: Vec<String>,
+    },
     /// Lets threads go that a rule holds.
     Release {
         /// By name.
@@ -129,6 +146,28 @@ mod tests {
                     timeout_ns: 7,
                 },
             ),
+            (
+                json!({"do": "add", "rule": "fsync=EIO"}),
+                Request::Add {
+                    rule: "fsync=EIO".into(),
+                    name: None,
+                    disarmed: false,
+                },
+            ),
+            (
+                json!({"do": "add", "rule": "fsync=EIO", "name": "sick", "disarmed": true}),
+                Request::Add {
+                    rule: "fsync=EIO".into(),
+                    name: Some("sick".into()),
+                    disarmed: true,
+                },
+            ),
+            (
+                json!({"do": "remove", "rules": ["r1"]}),
+                Request::Remove {
+                    rules: vec!["r1".into()],
+                },
+            ),
             (json!({"do": "stop"}), Request::Stop),
         ] {
             let read: Request = serde_json::from_value(text.clone()).unwrap();
@@ -139,6 +178,8 @@ mod tests {
         for text in [
             json!({"do": "dance"}),
             json!({"do": "release"}),
+            json!({"do": "add"}),
+            json!({"do": "remove"}),
             json!({"do": "arm", "rule": "r1"}),
             json!("status"),
         ] {

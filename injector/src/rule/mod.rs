@@ -41,7 +41,7 @@ pub use self::{
     glob::Glob,
     parse::{duration as parse_duration, parse},
     reference::REFERENCE,
-    resolve::{Compiled, ResolvedRule, RuleName, RuleText, Step, When, compile},
+    resolve::{Compiled, ResolvedRule, RuleName, RuleText, Step, When, compile, compile_after},
     split::split,
     suggest::{family_of, to_begin_with},
     value::{Count, Percent},

@@ -89,6 +89,20 @@ impl RuleText {
         }
     }
 
+    /// Its name, where it has one of its own.
+    pub fn name(&self) -> Option<&RuleName> {
+        self.name.as_ref()
+    }
+
+    /// The same rule under a name.
+    #[must_use]
+    pub fn named(self, name: RuleName) -> Self {
+        Self {
+            name: Some(name),
+            ..self
+        }
+    }
+
     /// A rule of a file, standing `offset` bytes into `source`.
     pub(crate) fn in_file(
         name: RuleName,
@@ -205,18 +219,36 @@ pub struct Compiled {
 /// # Errors
 /// All mistakes of all rules.
 pub fn compile(texts: &[RuleText]) -> Result<Compiled, Vec<RuleErrors>> {
+    compile_after(&[], texts)
+}
+
+/// The same of rules that join those of a run, which come before them: the numbers of names go on.
+///
+/// # Errors
+/// All mistakes of all rules that join.
+pub fn compile_after(
+    run: &[ResolvedRule],
+    texts: &[RuleText],
+) -> Result<Compiled, Vec<RuleErrors>> {
     let mut compiled = Compiled {
         rules: Vec::new(),
         warnings: Vec::new(),
     };
     let mut failed = Vec::new();
-    let mut names: BTreeSet<RuleName> = BTreeSet::new();
+    let mut names: BTreeSet<RuleName> = run.iter().map(|rule| rule.name.clone()).collect();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for (i, text) in texts.iter().enumerate() {
-        let name = text
-            .name
-            .clone()
-            .unwrap_or_else(|| RuleName::numbered(i + 1));
+    for rule in run {
+        *seen.entry(rule.text.clone()).or_insert(0) += 1;
+    }
+    for (text, place) in texts.iter().zip(run.len() + 1..) {
+        let name = text.name.clone().unwrap_or_else(|| {
+            let mut numbered = (place..).map(RuleName::numbered);
+            // Only a rule that joins gives way to a name that somebody chose.
+            let is_free = |name: &RuleName| run.is_empty() || !names.contains(name);
+            numbered
+                .find(is_free)
+                .unwrap_or_else(|| RuleName::numbered(place))
+        });
         let vars = text.vars.as_deref().map_or_else(Vars::none, Vars::of);
         let partial = parse_partial(&text.text, text.offset, vars);
         let mut resolved = Resolved::of(partial);
@@ -247,9 +279,9 @@ pub fn compile(texts: &[RuleText]) -> Result<Compiled, Vec<RuleErrors>> {
             chain: steps(&resolved.rule),
             when: When::of(&resolved.rule.when),
         };
-        if let Some(earlier) = compiled
-            .rules
+        if let Some(earlier) = run
             .iter()
+            .chain(&compiled.rules)
             .find(|earlier| check::shadows(earlier, &rule))
         {
             let span = (text.offset, text.text.len()).into();

@@ -95,6 +95,14 @@ impl RuleWarning {
         }
     }
 
+    /// The rule that always decides first, where that is what it tells.
+    pub fn shadowed_by(&self) -> Option<&str> {
+        match &self.kind {
+            Warning::Shadowed(_, earlier) => Some(earlier),
+            _ => None,
+        }
+    }
+
     /// The text it is about.
     pub fn source(&self) -> &Source {
         &self.source

@@ -1,15 +1,22 @@
 //! What is asked of a session while it runs. Each request is answered once it is in force, so that some wait
 //! here: for threads that are let go, for a rule to hit.
 
+use std::fmt::Display;
+use std::sync::Arc;
+
 use injector_common::Released;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, RuleReport};
+use crate::backend::choose::Choice;
+use crate::backend::memory::Memory;
+use crate::backend::{Backend, BackendError, RuleReport, Unsupported};
 use crate::control::message::{Which, With};
 use crate::control::server::Asker;
 use crate::control::{Reply, Request, Server};
-use crate::plan::Plan;
+use crate::plan::{Arming, Plan};
+use crate::rule::{ResolvedRule, RuleErrors, RuleName, RuleText, RuleWarning, compile_after};
 use crate::sys::time::monotonic_ns;
+use crate::text::chain;
 
 /// How long whoever holds threads may take to let some go, nanoseconds.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -25,11 +32,13 @@ struct Pending {
 /// What it waits for.
 #[derive(Debug)]
 enum Awaited {
-    /// These rules, a bit each, hold no thread any more; how many were in force, and how many threads waited.
+    /// These rules, a bit each, hold no thread any more; how many were in force, and how many threads waited. Then
+    /// they may be taken away.
     NobodyWaits {
         rules: u64,
         disarmed: u32,
         waiting: u64,
+        removes: bool,
     },
     /// A request for threads to be let go is answered.
     Released { request: u64 },
@@ -46,20 +55,28 @@ pub(super) struct Control {
     releases: Vec<(Asker, Request)>,
     /// Whoever asked to end the session.
     stops: Vec<Asker>,
+    choice: Choice,
     backend: &'static str,
     armed_ns: u64,
+    /// Rules that were taken away, a bit each.
+    removed: u64,
+    /// What the system's log is to be told.
+    changes: Vec<String>,
 }
 
 impl Control {
     /// Nothing was asked yet.
-    pub(super) fn of(server: Server, backend: &'static str) -> Self {
+    pub(super) fn of(server: Server, choice: Choice, backend: &'static str) -> Self {
         Self {
             server,
             pending: Vec::new(),
             releases: Vec::new(),
             stops: Vec::new(),
+            choice,
             backend,
             armed_ns: 0,
+            removed: 0,
+            changes: Vec::new(),
         }
     }
 
@@ -80,6 +97,11 @@ impl Control {
     /// Whether the session was asked to end.
     pub(super) fn is_to_stop(&self) -> bool {
         !self.stops.is_empty()
+    }
+
+    /// Which rules have joined the session and left it since this was asked, a line each.
+    pub(super) fn take_changes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.changes)
     }
 
     /// The session has ended, and is healed or why it is not; whoever waits is told.
@@ -103,7 +125,7 @@ impl Control {
     }
 
     /// Hears what is asked, and answers what can be.
-    pub(super) fn turn(&mut self, plan: &Plan, backend: &dyn Backend) {
+    pub(super) fn turn(&mut self, plan: &mut Plan, backend: &mut dyn Backend) {
         for (asker, request) in self.server.take() {
             self.ask(asker, request, plan, backend);
         }
@@ -119,7 +141,7 @@ impl Control {
         let now_ns = monotonic_ns();
         let pending = std::mem::take(&mut self.pending);
         for pending in pending {
-            match Self::answer(&pending, &report.rules, now_ns, backend) {
+            match self.answer(&pending, &report.rules, now_ns, plan, backend) {
                 Some(reply) => self.server.reply(pending.asker, &reply),
                 None if self.server.waits(pending.asker) => self.pending.push(pending),
                 None => {}
@@ -136,7 +158,7 @@ impl Control {
         self.pending.iter().any(is_it)
     }
 
-    fn ask(&mut self, asker: Asker, request: Request, plan: &Plan, backend: &dyn Backend) {
+    fn ask(&mut self, asker: Asker, request: Request, plan: &mut Plan, backend: &mut dyn Backend) {
         match self.begin(asker, request, plan, backend) {
             Ok(Some(value)) => self.server.reply(asker, &Reply::Done(value)),
             Ok(None) => {}
@@ -149,47 +171,60 @@ impl Control {
         &mut self,
         asker: Asker,
         request: Request,
-        plan: &Plan,
-        backend: &dyn Backend,
+        plan: &mut Plan,
+        backend: &mut dyn Backend,
     ) -> Result<Option<Value>, Reply> {
-        let Some(memory) = backend.memory() else {
+        let Some(memory) = backend.memory().map(Arc::clone) else {
             return Ok(Some(Value::Null));
         };
         let now_ns = monotonic_ns();
-        let is_releasing = self.is_releasing();
-        let mut wait = |what, until_ns| {
-            self.pending.push(Pending {
-                asker,
-                until_ns,
-                what,
-            });
-            Ok(None)
-        };
         match request {
             Request::Status => Ok(Some(self.status(plan, backend))),
             Request::Arm { rules } => {
-                let rules = indices(&rules, plan)?;
+                let rules = self.indices(&rules, plan)?;
                 let fresh = memory.arm_rules(bits(&rules), now_ns);
                 Ok(Some(json!({ "armed": fresh.count_ones() })))
             }
             Request::Disarm { rules } => {
-                let rules = bits(&indices(&rules, plan)?);
-                let waiting = waiting(&backend.report().rules, rules);
-                let disarmed = memory.disarm_rules(rules).count_ones();
-                backend.wake();
-                let what = Awaited::NobodyWaits {
-                    rules,
-                    disarmed,
-                    waiting,
-                };
-                wait(what, now_ns + PATIENCE_NS)
+                let rules = bits(&self.indices(&rules, plan)?);
+                let what = disarm(rules, backend, &memory, false);
+                Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
             }
-            Request::Release { .. } if is_releasing => {
+            Request::Add {
+                rule,
+                name,
+                disarmed,
+            } => {
+                let text = rule_text(&rule, name)?;
+                let (index, is_fresh, warnings) = self.add(text, plan, backend)?;
+                if is_fresh && !disarmed {
+                    memory.arm_rules(1 << index, monotonic_ns());
+                }
+                let rule = &plan.rules[index];
+                if is_fresh {
+                    let change = format!("rule {} joins, {}", rule.name, rule.text);
+                    self.changes.push(change);
+                }
+                Ok(Some(json!({
+                    "added": u32::from(is_fresh),
+                    "rule": rule.name.to_string(),
+                    "armed": memory.armed() >> index & 1 != 0,
+                    "warnings": warnings,
+                })))
+            }
+            Request::Remove { rules } => {
+                let named = rules.iter().map(|name| index(name, plan));
+                let named: Vec<usize> = named.collect::<Result<_, _>>()?;
+                let rules = bits(&named) & !self.removed;
+                let what = disarm(rules, backend, &memory, true);
+                Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
+            }
+            Request::Release { .. } if self.is_releasing() => {
                 self.releases.push((asker, request));
                 Ok(None)
             }
             Request::Release { rule, which, with } => {
-                let rule = index(&rule, plan)?;
+                let rule = self.index(&rule, plan)?;
                 let most = match which {
                     Which::One => 1,
                     Which::All => u64::MAX,
@@ -206,18 +241,17 @@ impl Control {
                     return Err(silent());
                 };
                 backend.wake();
-                wait(Awaited::Released { request }, now_ns + PATIENCE_NS)
+                let what = Awaited::Released { request };
+                Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
             }
             Request::WaitHit {
                 rule,
                 count,
                 timeout_ns,
             } => {
-                let rule = index(&rule, plan)?;
-                wait(
-                    Awaited::Hits { rule, count },
-                    now_ns.saturating_add(timeout_ns),
-                )
+                let rule = self.index(&rule, plan)?;
+                let until_ns = now_ns.saturating_add(timeout_ns);
+                Ok(self.wait(asker, Awaited::Hits { rule, count }, until_ns))
             }
             Request::Stop => {
                 self.stops.push(asker);
@@ -226,22 +260,127 @@ impl Control {
         }
     }
 
+    fn wait(&mut self, asker: Asker, what: Awaited, until_ns: u64) -> Option<Value> {
+        self.pending.push(Pending {
+            asker,
+            until_ns,
+            what,
+        });
+        None
+    }
+
+    /// Has a rule join the plan, unless it is there; its index, whether it was not, and what there is to warn of.
+    fn add(
+        &mut self,
+        text: RuleText,
+        plan: &mut Plan,
+        backend: &mut dyn Backend,
+    ) -> Result<(usize, bool, Vec<String>), Reply> {
+        let name = text.name().cloned();
+        let read = |run: &[ResolvedRule], text| {
+            let compiled = compile_after(run, &[text]);
+            compiled.map_err(|errors| Reply::Refused {
+                error: joined(errors.iter().flat_map(RuleErrors::errors)),
+                help: "finject help rules tells how rules are written".into(),
+            })
+        };
+        let canonical = read(&[], text.clone())?.rules.remove(0).text;
+        let is_it = |rule: &ResolvedRule| {
+            rule.text == canonical && name.as_ref().is_none_or(|name| rule.name == *name)
+        };
+        let is_there = |index: usize| self.removed >> index & 1 == 0;
+        let mut known = plan
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| is_it(rule));
+        let known = match known.clone().find(|(index, _)| is_there(*index)) {
+            Some((index, _)) => return Ok((index, false, Vec::new())),
+            None => known.next().map(|(index, _)| index),
+        };
+        let mut next = plan.clone();
+        let mut warnings = Vec::new();
+        let index = known.unwrap_or(plan.rules.len());
+        if known.is_none() {
+            let compiled = read(&plan.rules, text)?;
+            let is_said = |warning: &&RuleWarning| {
+                let by = warning.shadowed_by().and_then(|name| position(name, plan));
+                by.is_none_or(is_there)
+            };
+            let said = compiled.warnings.iter().filter(is_said);
+            warnings.extend(said.map(ToString::to_string));
+            next.rules.extend(compiled.rules);
+            next.arming.resize(next.rules.len(), Arming::default());
+        }
+        self.choice.admit(&next).map_err(|reasons| Reply::Refused {
+            error: joined(reasons.iter()),
+            help: reasons.first().map(Unsupported::help).unwrap_or_default(),
+        })?;
+        let joined = backend.join(&next, index);
+        warnings.extend(joined.map_err(|error| refused(&error))?);
+        *plan = next;
+        self.removed &= !(1 << index);
+        Ok((index, true, warnings))
+    }
+
+    /// Takes rules away, a bit each, that hold nobody any more; how many.
+    fn remove(&mut self, rules: u64, plan: &Plan, backend: &mut dyn Backend) -> Result<u32, Reply> {
+        for (index, rule) in plan.rules.iter().enumerate() {
+            if rules >> (index % 64) & 1 == 0 {
+                continue;
+            }
+            backend.part(index).map_err(|error| refused(&error))?;
+            self.removed |= 1 << (index % 64);
+            self.changes
+                .push(format!("rule {} leaves, {}", rule.name, rule.text));
+        }
+        Ok(rules.count_ones())
+    }
+
+    /// The rules of these names; all where none is named.
+    fn indices(&self, names: &[String], plan: &Plan) -> Result<Vec<usize>, Reply> {
+        if names.is_empty() {
+            let all = 0..plan.rules.len();
+            return Ok(all.filter(|rule| self.removed >> rule & 1 == 0).collect());
+        }
+        names.iter().map(|name| self.index(name, plan)).collect()
+    }
+
+    fn index(&self, name: &str, plan: &Plan) -> Result<usize, Reply> {
+        match index(name, plan)? {
+            removed if self.removed >> removed & 1 != 0 => Err(Reply::Refused {
+                error: format!("the rule {name} was removed"),
+                help: format!(
+                    "finject ctl add '{}' has it again",
+                    plan.rules[removed].text
+                ),
+            }),
+            index => Ok(index),
+        }
+    }
+
     /// The answer to a request that waits, where there is one by now.
     fn answer(
+        &mut self,
         pending: &Pending,
         rules: &[RuleReport],
         now_ns: u64,
-        backend: &dyn Backend,
+        plan: &Plan,
+        backend: &mut dyn Backend,
     ) -> Option<Reply> {
         let done = match &pending.what {
             Awaited::NobodyWaits {
                 rules: meant,
                 disarmed,
                 waiting: before,
-            } => {
-                let left = waiting(rules, *meant);
-                (left == 0).then(|| json!({ "disarmed": disarmed, "released": before }))
-            }
+                removes,
+            } => match waiting(rules, *meant) {
+                0 if *removes => match self.remove(*meant, plan, backend) {
+                    Ok(removed) => Some(json!({ "removed": removed, "released": before })),
+                    Err(refused) => return Some(refused),
+                },
+                left => (left == 0).then(|| json!({ "disarmed": disarmed, "released": before })),
+            },
             Awaited::Released { request } => {
                 let released = backend
                     .memory()
@@ -271,6 +410,7 @@ impl Control {
             .iter()
             .zip(&report.rules)
             .enumerate()
+            .filter(|(index, _)| self.removed >> index & 1 == 0)
             .map(|(index, (rule, report))| {
                 let armed_ns = memory.map_or(0, |memory| memory.cell(index).armed_ns());
                 json!({
@@ -315,26 +455,63 @@ fn bits(rules: &[usize]) -> u64 {
     rules.iter().fold(0, |bits, rule| bits | 1 << (rule % 64))
 }
 
-/// The rules of these names; all where none is named.
-fn indices(names: &[String], plan: &Plan) -> Result<Vec<usize>, Reply> {
-    if names.is_empty() {
-        return Ok((0..plan.rules.len()).collect());
+/// Several mistakes in one line.
+fn joined(mistakes: impl Iterator<Item = impl Display>) -> String {
+    let texts = mistakes.map(|mistake| mistake.to_string());
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+/// What a backend did not do.
+fn refused(error: &BackendError) -> Reply {
+    Reply::Refused {
+        error: chain(error),
+        help: error.help().join("; "),
     }
-    names.iter().map(|name| index(name, plan)).collect()
+}
+
+/// Takes rules, a bit each, out of force; what is waited for then.
+fn disarm(rules: u64, backend: &dyn Backend, memory: &Memory, removes: bool) -> Awaited {
+    let waiting = waiting(&backend.report().rules, rules);
+    let disarmed = memory.disarm_rules(rules).count_ones();
+    backend.wake();
+    Awaited::NobodyWaits {
+        rules,
+        disarmed,
+        waiting,
+        removes,
+    }
+}
+
+/// A rule's text, with the name that it is to have.
+fn rule_text(rule: &str, name: Option<String>) -> Result<RuleText, Reply> {
+    let text = RuleText::new(rule);
+    let Some(name) = name else {
+        return Ok(text);
+    };
+    match RuleName::new(name.as_str()) {
+        Some(name) => Ok(text.named(name)),
+        None => Err(Reply::Refused {
+            error: format!("`{name}` cannot be a rule's name"),
+            help: "1 to 64 letters, digits, `-`, `_` and `.`".into(),
+        }),
+    }
+}
+
+fn position(name: &str, plan: &Plan) -> Option<usize> {
+    plan.rules
+        .iter()
+        .position(|rule| rule.name.as_str() == name)
 }
 
 fn index(name: &str, plan: &Plan) -> Result<usize, Reply> {
-    let mut rules = plan.rules.iter();
-    let found = rules.position(|rule| rule.name.to_string() == name);
-    found.ok_or_else(|| {
-        let names: Vec<String> = plan
-            .rules
-            .iter()
-            .map(|rule| rule.name.to_string())
-            .collect();
+    position(name, plan).ok_or_else(|| {
+        let names = plan.rules.iter().map(|rule| rule.name.as_str());
         Reply::Refused {
             error: format!("there is no rule {name}"),
-            help: format!("the session's rules: {}", names.join(", ")),
+            help: format!(
+                "the session's rules: {}",
+                names.collect::<Vec<_>>().join(", ")
+            ),
         }
     })
 }

@@ -114,8 +114,9 @@ enum Hear {
 
 /// One run of a plan.
 #[derive(Debug)]
-pub struct Session<'p> {
-    plan: &'p Plan,
+pub struct Session {
+    /// Rules may join it.
+    plan: Plan,
     backend: Box<dyn Backend>,
     /// Which it is, where it was chosen.
     choice: Option<Choice>,
@@ -137,10 +138,10 @@ pub struct Session<'p> {
     control: Option<Control>,
 }
 
-impl<'p> Session<'p> {
+impl Session {
     /// Checks that the plan can be carried out, and makes everything ready. `wanted` names the backend;
     /// without it the best that can is taken. Nothing is attached. Before any thread is started.
-    pub fn prepare(plan: &'p Plan, wanted: Option<Choice>) -> Result<Self, SessionError> {
+    pub fn prepare(plan: &Plan, wanted: Option<Choice>) -> Result<Self, SessionError> {
         let chosen = choose(plan, wanted)?;
         let mut session = Self::of(plan, chosen.backend);
         session.choice = Some(chosen.choice);
@@ -150,14 +151,14 @@ impl<'p> Session<'p> {
     }
 
     /// The same by a backend at hand, which carries the plan out or refuses to.
-    pub fn with(plan: &'p Plan, mut backend: Box<dyn Backend>) -> Result<Self, SessionError> {
+    pub fn with(plan: &Plan, mut backend: Box<dyn Backend>) -> Result<Self, SessionError> {
         backend.load(plan)?;
         Ok(Self::of(plan, backend))
     }
 
-    fn of(plan: &'p Plan, backend: Box<dyn Backend>) -> Self {
+    fn of(plan: &Plan, backend: Box<dyn Backend>) -> Self {
         Self {
-            plan,
+            plan: plan.clone(),
             backend,
             choice: None,
             passed_over: Vec::new(),
@@ -184,7 +185,7 @@ impl<'p> Session<'p> {
         observer: &mut dyn Observer,
     ) -> Result<Summary, SessionError> {
         self.history = history;
-        self.heard = Some(Heard::open(self.plan)?);
+        self.heard = Some(Heard::open(&self.plan)?);
         let result = self.run_armed(observer);
         // Also when attaching failed half-way; healing twice is harmless.
         let healed = self.backend.heal();
@@ -218,12 +219,13 @@ impl<'p> Session<'p> {
             armed_ns,
             ended_ns,
             healed: healed.is_ok(),
+            plan: self.plan.clone(),
             unwritten: self
                 .history
                 .failure()
                 .map(|(number, error)| (number, error.to_string())),
         };
-        let line = format!("healed: {}, {}", self.who(), summary.one_line(self.plan));
+        let line = format!("healed: {}, {}", self.who(), summary.one_line());
         self.log(&line, observer);
         healed?;
         Ok(summary)
@@ -239,7 +241,7 @@ impl<'p> Session<'p> {
         }
         // Before anything runs that could ask for it.
         self.open_control(&hooks, observer);
-        let armed_ns = self.backend.activate(self.plan)?;
+        let armed_ns = self.backend.activate(&self.plan)?;
         if let Some(control) = &mut self.control {
             control.armed(armed_ns);
         }
@@ -265,9 +267,9 @@ impl<'p> Session<'p> {
 
     /// Opens the socket by which the session is controlled. Without one it runs all the same.
     fn open_control(&mut self, hooks: &HookReport, observer: &mut dyn Observer) {
-        if self.choice.is_none() {
+        let Some(choice) = self.choice else {
             return; // Its calls are made up, and it is controlled by whoever makes them.
-        }
+        };
         let name = std::process::id().to_string();
         match Server::open_in(&place::directories(), &name) {
             Ok((server, dead)) => {
@@ -275,7 +277,7 @@ impl<'p> Session<'p> {
                     let sockets = counted(dead as u64, "socket", "sockets");
                     self.note(&format!("took away {sockets} of dead sessions"), observer);
                 }
-                self.control = Some(Control::of(server, hooks.backend));
+                self.control = Some(Control::of(server, choice, hooks.backend));
             }
             Err(error) => {
                 let why = std::error::Error::source(&error)
@@ -293,7 +295,7 @@ impl<'p> Session<'p> {
     fn attach(&mut self) -> Result<HookReport, SessionError> {
         let mut first = None;
         loop {
-            let error = match self.backend.attach(self.plan) {
+            let error = match self.backend.attach(&self.plan) {
                 Ok(hooks) => return Ok(hooks),
                 Err(error) => error,
             };
@@ -306,7 +308,7 @@ impl<'p> Session<'p> {
             first.get_or_insert(error);
             // It may have failed half-way.
             self.backend.heal()?;
-            let Ok(next) = first_of(self.plan, others) else {
+            let Ok(next) = first_of(&self.plan, others) else {
                 return Err(first.map_or(BackendError::NotLoaded.into(), SessionError::from));
             };
             self.passed_over.extend(passed);
@@ -349,8 +351,12 @@ impl<'p> Session<'p> {
                 command.wait(false)?;
             }
             if let Some(control) = &mut self.control {
-                control.turn(self.plan, &*self.backend);
-                if control.is_to_stop() {
+                control.turn(&mut self.plan, &mut *self.backend);
+                let (is_to_stop, changes) = (control.is_to_stop(), control.take_changes());
+                for change in changes {
+                    self.log(&format!("{change}: {}", self.who()), observer);
+                }
+                if is_to_stop {
                     return Ok(Ending::Asked);
                 }
             }
@@ -493,7 +499,7 @@ impl<'p> Session<'p> {
             if !is_wanted && !self.history.is_kept() {
                 continue;
             }
-            let record = decode::record(&event, self.plan, self.offset_ns);
+            let record = decode::record(&event, &self.plan, self.offset_ns);
             if is_wanted {
                 self.write(record, observer);
             } else {
@@ -506,6 +512,8 @@ impl<'p> Session<'p> {
     /// A record for each new loss, so that the history never claims more than it holds.
     fn note_losses(&mut self, observer: &mut dyn Observer) {
         let report = self.backend.report();
+        // Rules may have joined.
+        self.known_losses.resize(report.rules.len(), (0, 0));
         for (index, rule) in report.rules.iter().enumerate() {
             let (dropped, lost) = self.known_losses[index];
             for (new, message) in [

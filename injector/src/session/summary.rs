@@ -86,6 +86,8 @@ pub struct Summary {
     pub ended_ns: u64,
     /// A test call has shown that no fault arrives any more.
     pub healed: bool,
+    /// What was carried out, with the rules that joined while it ran.
+    pub plan: Plan,
     /// Records that could not be written, and why.
     pub unwritten: Option<(u64, String)>,
 }
@@ -97,8 +99,9 @@ impl Summary {
     }
 
     /// For the system's log.
-    pub fn one_line(&self, plan: &Plan) -> String {
-        let rules: Vec<String> = plan
+    pub fn one_line(&self) -> String {
+        let rules: Vec<String> = self
+            .plan
             .rules
             .iter()
             .zip(&self.report.rules)
@@ -115,7 +118,8 @@ impl Summary {
     }
 
     /// For people.
-    pub fn to_text(&self, plan: &Plan) -> String {
+    pub fn to_text(&self) -> String {
+        let plan = &self.plan;
         let mut text = String::new();
         let elapsed = seconds(self.ended_ns.saturating_sub(self.armed_ns));
         let fired = if plan.dry_run { "would fire" } else { "fired" };
@@ -156,7 +160,7 @@ impl Summary {
                  {last:>last_w$}  {rule}"
             );
         }
-        for line in self.losses(plan) {
+        for line in self.losses() {
             let _ = writeln!(text, "  {line}");
         }
         for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
@@ -169,9 +173,9 @@ impl Summary {
     }
 
     /// Everything that was lost, a line each; `misses` always says something.
-    fn losses(&self, plan: &Plan) -> Vec<String> {
+    fn losses(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for (rule, report) in plan.rules.iter().zip(&self.report.rules) {
+        for (rule, report) in self.plan.rules.iter().zip(&self.report.rules) {
             for (number, what) in [
                 (
                     report.dropped,
@@ -238,7 +242,8 @@ impl Summary {
     }
 
     /// For programs.
-    pub fn to_json(&self, plan: &Plan) -> Value {
+    pub fn to_json(&self) -> Value {
+        let plan = &self.plan;
         let since = |at: Option<u64>| at.map(|at| at.saturating_sub(self.armed_ns));
         let rules: Vec<Value> = plan
             .rules

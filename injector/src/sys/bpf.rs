@@ -7,35 +7,14 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info};
-use injector_common::{ArgKinds, ScopeCell, ScopeKey, Target, WireRule};
 
 use super::SysError;
+use super::wire::Wire;
 
 /// `BPF_TRACE_KPROBE_MULTI` of include/uapi/linux/bpf.h (since Linux 5.18).
 pub const ATTACH_KPROBE_MULTI: u32 = 42;
 /// `BPF_PERF_EVENT` of include/uapi/linux/bpf.h (since Linux 5.15).
 const ATTACH_PERF_EVENT: u32 = 41;
-
-/// A value that may be copied to and from a map as its bytes.
-///
-/// # Safety
-///
-/// `repr(C)`, no padding, no pointers, every bit pattern valid.
-pub unsafe trait Wire: Copy {}
-// SAFETY: asserted in injector-common: sizes without padding, integers only.
-unsafe impl Wire for WireRule {}
-// SAFETY: as above.
-unsafe impl Wire for Target {}
-// SAFETY: as above.
-unsafe impl Wire for ScopeKey {}
-// SAFETY: as above.
-unsafe impl Wire for ScopeCell {}
-// SAFETY: one integer.
-unsafe impl Wire for ArgKinds {}
-// SAFETY: integers.
-unsafe impl Wire for u32 {}
-// SAFETY: integers.
-unsafe impl Wire for u64 {}
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr, call: &'static str) -> Result<i32, SysError> {
     // SAFETY: the attribute is whole, and what it points to lives in the caller.
@@ -237,6 +216,21 @@ fn update(map: BorrowedFd<'_>, key: u64, value: u64) -> Result<(), SysError> {
         "bpf(BPF_MAP_UPDATE_ELEM)",
     )
     .map(drop)
+}
+
+/// Waits until no program runs any more that ran when this was called: membarrier(2), whose global command waits for
+/// the end of everything that runs in the kernel without being preempted (`synchronize_rcu` of kernel/rcu/tree.c).
+///
+/// # Errors
+/// `EINVAL` on a kernel that keeps processors free of its own work (`nohz_full`).
+pub fn grace_period() -> Result<(), SysError> {
+    /// `MEMBARRIER_CMD_GLOBAL` of include/uapi/linux/membarrier.h.
+    const GLOBAL: i32 = 1;
+    // SAFETY: numbers only.
+    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(SysError::last("membarrier")),
+    }
 }
 
 /// Removes an entry of a map; one that is not there is no error.

@@ -28,15 +28,16 @@ pub struct Helper {
 
 impl Helper {
     /// Forks one, in a session of its own, under the name given, with only the descriptors of `keep`
-    /// open, so that no reader of finject's output waits for it. It ends when `body` returns. Before
-    /// any other thread is started.
+    /// open, so that no reader of finject's output waits for it. It ends when `body` returns. Other
+    /// threads of finject's do not go on in it: none of them holds a lock that `body` takes, but the allocator's,
+    /// which is whole (fork(2) of glibc).
     pub fn start(
         name: &'static CStr,
         keep: &[BorrowedFd<'_>],
         orphaned: Orphaned,
         body: impl FnOnce(),
     ) -> Result<Self, SysError> {
-        // SAFETY: finject has one thread yet, so that the child is whole.
+        // SAFETY: by the promise above the child is whole.
         match unsafe { libc::fork() } {
             -1 => Err(SysError::last("fork")),
             0 => {

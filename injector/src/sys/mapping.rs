@@ -1,12 +1,14 @@
 //! Shared memory mapped from a map's descriptor, seen as 64-bit and 32-bit atomics at byte offsets:
 //! the other side is a kernel program, so that nothing but atomics is sound.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::SysError;
-use super::bpf::Wire;
+use super::wire::{Wire, bytes_of};
 
 /// Mapped memory; unmapped on drop.
 #[derive(Debug)]
@@ -70,23 +72,32 @@ impl Mapping {
         unsafe { self.base.as_ptr().add(offset % self.length) }
     }
 
-    /// Copies a value to a byte offset; nothing happens where it would not fit. The exclusive
-    /// reference and the caller's word that no program is attached yet keep others away.
-    pub fn write<T: Wire>(&mut self, offset: usize, value: &T) {
-        let fits = offset
-            .checked_add(size_of::<T>())
-            .is_some_and(|end| end <= self.length);
-        debug_assert!(fits, "a value outside of the mapping");
-        if fits {
-            // SAFETY: within the mapping; plain bytes.
-            unsafe {
-                self.base
-                    .as_ptr()
-                    .add(offset)
-                    .cast::<T>()
-                    .write_unaligned(*value);
+    /// Copies a value to a byte offset, 32 bits at a time; what would not fit is left out. Who reads it meanwhile may
+    /// find some of it: an atomic written after it tells when it is whole.
+    pub fn write<T: Wire>(&self, offset: usize, value: &T) {
+        const { assert!(size_of::<T>().is_multiple_of(4)) };
+        let (halves, _) = bytes_of(value).as_chunks::<4>();
+        for (at, half) in (offset..).step_by(4).zip(halves) {
+            let place = self.half(at);
+            debug_assert!(place.is_some(), "a value outside of the mapping");
+            if let Some(place) = place {
+                place.store(u32::from_ne_bytes(*half), Relaxed);
             }
         }
+    }
+
+    /// The value at a byte offset, as whole as whoever reads it knows it to be; what lies outside is zeros.
+    pub fn read<T: Wire>(&self, offset: usize) -> T {
+        const { assert!(size_of::<T>().is_multiple_of(4)) };
+        let mut value = MaybeUninit::<T>::uninit();
+        let halves = value.as_mut_ptr().cast::<u32>();
+        for (index, at) in (offset..).step_by(4).take(size_of::<T>() / 4).enumerate() {
+            let half = self.half(at).map_or(0, |half| half.load(Relaxed));
+            // SAFETY: within the value, which is a multiple of as many bytes.
+            unsafe { halves.add(index).write_unaligned(half) };
+        }
+        // SAFETY: every byte of it was written, each of which may be anything.
+        unsafe { value.assume_init() }
     }
 }
 

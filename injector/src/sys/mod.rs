@@ -13,8 +13,11 @@ pub mod ptrace;
 pub mod seccomp;
 pub mod signals;
 pub mod time;
+mod wire;
 
 use std::io;
+
+pub(crate) use self::wire::{bytes_of, value_of};
 
 /// A system call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,37 +49,4 @@ impl SysError {
 pub(crate) fn borrow_fd<T>(_owner: &T, fd: std::os::fd::RawFd) -> std::os::fd::BorrowedFd<'_> {
     // SAFETY: open as long as its owner is, which the result borrows.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
-}
-
-/// A record's bytes.
-pub(crate) fn bytes_of(event: &injector_common::Event) -> &[u8] {
-    // SAFETY: integers only, without padding, as many bytes as the structure has.
-    unsafe {
-        std::slice::from_raw_parts(
-            std::ptr::from_ref(event).cast(),
-            size_of::<injector_common::Event>(),
-        )
-    }
-}
-
-/// The record in a ring buffer's item; [`None`] where the size is another.
-pub(crate) fn event_of(item: &[u8]) -> Option<injector_common::Event> {
-    if item.len() != size_of::<injector_common::Event>() {
-        return None;
-    }
-    // SAFETY: integers only, as many bytes as the structure has, alignment not needed.
-    Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) })
-}
-
-/// A mark from its bytes.
-pub(crate) fn mark_of_bytes(
-    bytes: &[u8; size_of::<injector_common::Mark>()],
-) -> injector_common::Mark {
-    // SAFETY: integers only, each of which may be anything, as many bytes as the structure has.
-    unsafe {
-        bytes
-            .as_ptr()
-            .cast::<injector_common::Mark>()
-            .read_unaligned()
-    }
 }

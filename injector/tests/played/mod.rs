@@ -278,7 +278,7 @@ pub(crate) fn play(options: &[&str], program: &str, arguments: &[&str]) -> (Obse
     let observed = Observed {
         seen,
         threads,
-        summary: summary.to_json(&plan),
+        summary: summary.to_json(),
         events: events.collect(),
     };
     (observed, was_killed)

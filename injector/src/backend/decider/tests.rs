@@ -4,6 +4,9 @@ use injector_common::rule::{ACT_DELAY, ACT_RESULT};
 
 use super::*;
 use crate::backend::recorder::Recorder;
+use crate::backend::spec::SpecRule;
+use crate::plan::Arming;
+use crate::rule::lower::lower;
 use crate::rule::{RuleText, compile};
 
 const CALL: CallSlot = CallSlot {
@@ -26,17 +29,19 @@ fn decider(rules: &[&str], dry_run: bool) -> Decider {
             .iter()
             .map(|rule| {
                 let calls = rule.calls.iter().copied().map(CallSlot::from);
-                (
-                    lower(rule).unwrap(),
-                    calls.filter(|call| !call.compat).collect(),
-                )
+                SpecRule {
+                    wire: lower(rule).unwrap(),
+                    calls: calls.filter(|call| !call.compat).collect(),
+                    arming: Arming::default(),
+                }
             })
             .collect(),
-        arming: Vec::new(),
         seed: 7,
         dry_run,
     };
-    let decider = Decider::new(Arc::new(Memory::anonymous().unwrap()), &spec);
+    let memory = Arc::new(Memory::anonymous().unwrap());
+    spec.write(&memory);
+    let decider = Decider::new(memory, &spec);
     decider.memory.arm(u64::MAX, monotonic_ns(), u64::MAX);
     decider
 }

@@ -9,37 +9,23 @@ use std::sync::Arc;
 use aya::maps::{MapData, RingBuf};
 use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_TRACEPOINT};
 use injector_common::limits::MAX_SCOPES;
-use injector_common::{Event, Scope, Target, WireRule};
+use injector_common::{Event, Scope, Shift, Target, Turn};
 
 use super::object::{self, Constant, Loaded, ObjectError};
-use crate::backend::memory::{CallSlot, Memory};
-use crate::plan::Arming;
-use crate::rule::lower::kinds_of;
+use crate::backend::BackendError;
+use crate::backend::memory::Memory;
+use crate::backend::spec::{Spec, SpecRule};
+use crate::plan::Plan;
 use crate::sys::{SysError, bpf, perf};
 
 /// Where the kernel names its kprobe event source.
 const KPROBE_TYPE: &str = "/sys/bus/event_source/devices/kprobe/type";
 
-/// A rule for the engine: its wire form and the calls that it names.
-#[derive(Clone, Debug)]
-pub struct EngineRule {
-    /// The wire form.
-    pub wire: WireRule,
-    /// The calls.
-    pub calls: Vec<CallSlot>,
-    /// Which rules its firing puts in force and out of it.
-    pub arming: Arming,
-}
-
 /// What stays the same while the engine runs.
 #[derive(Clone, Debug)]
 pub struct EngineSpec {
-    /// At most `MAX_RULES`.
-    pub rules: Vec<EngineRule>,
-    /// The seed of random choices.
-    pub seed: u64,
-    /// Count, fire nothing.
-    pub dry_run: bool,
+    /// The rules, the seed of random choices, and whether nothing fires.
+    pub spec: Spec,
     /// Delays up to so long are spun away by the program itself, nanoseconds.
     pub spin_ns: u64,
     /// Children of targets become targets.
@@ -52,6 +38,71 @@ pub struct EngineSpec {
     pub offsets: Vec<(&'static str, u32)>,
     /// How the entry program is to hang on the stubs, if the kernel can.
     pub attach: AttachKind,
+}
+
+impl EngineSpec {
+    fn constants(&self, features: Features, program: u32) -> Vec<Constant> {
+        let flag = |flag: bool| u32::from(flag).to_le_bytes().to_vec();
+        let mut constants: Vec<Constant> = vec![
+            ("SEED", self.spec.seed.to_le_bytes().to_vec()),
+            ("DRY_RUN", flag(self.spec.dry_run)),
+            ("FOLLOW", flag(self.follow)),
+            ("GATED", flag(self.gated)),
+            ("PROGRAM", program.to_le_bytes().to_vec()),
+            ("SPIN_NS", self.spin_ns.to_le_bytes().to_vec()),
+            ("CANARY_TGID", self.canary.to_le_bytes().to_vec()),
+        ];
+        constants.extend(features.symbols().map(|(name, has)| (name, flag(has))));
+        let offsets = self.offsets.iter();
+        constants.extend(offsets.map(|(name, value)| (*name, value.to_le_bytes().to_vec())));
+        constants
+    }
+}
+
+/// What some rule needs of the entry program, a bit each. What none needs is not in it, and costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Features(u8);
+
+/// The constant of one, and whether a rule needs it, where delays up to so many nanoseconds are spun away.
+type Feature = (&'static str, fn(&SpecRule, u64) -> bool);
+
+const FEATURES: [Feature; 6] = [
+    ("HAS_SCOPES", |rule, _| {
+        rule.wire.scope != Scope::Rule as u32
+    }),
+    ("HAS_TESTS", |rule, _| rule.wire.has_tests()),
+    ("HAS_HOLDS", |rule, spin_ns| rule.wire.has_holds(spin_ns)),
+    ("HAS_EDITS", |rule, _| rule.wire.has_edits()),
+    ("HAS_SPINS", |rule, spin_ns| rule.wire.has_spins(spin_ns)),
+    ("HAS_ARMING", |rule, _| {
+        rule.arming.arms | rule.arming.disarms != 0
+    }),
+];
+
+impl Features {
+    /// The counters of processes and threads.
+    const SCOPES: Self = Self(1);
+
+    fn of(rules: &[SpecRule], spin_ns: u64) -> Self {
+        let needed = FEATURES.iter().enumerate().filter(|(_, (_, needs))| {
+            let mut rules = rules.iter();
+            rules.any(|rule| needs(rule, spin_ns))
+        });
+        Self(needed.fold(0, |bits, (index, _)| bits | 1 << index))
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn symbols(self) -> impl Iterator<Item = (&'static str, bool)> {
+        let all = FEATURES.iter().enumerate();
+        all.map(move |(index, (symbol, _))| (*symbol, self.0 >> index & 1 != 0))
+    }
 }
 
 /// How the entry program hangs on the stubs.
@@ -106,85 +157,59 @@ pub enum EngineError {
 /// The engine. Fields are dropped in this order: the links go first.
 #[expect(missing_debug_implementations, reason = "aya's ring buffer has none")]
 pub struct Engine {
-    entries: Vec<OwnedFd>,
+    entry: Entry,
+    /// One that hangs beside it, and is to take its place.
+    successor: Option<Entry>,
     hooks: Vec<OwnedFd>,
-    programs: Programs,
     ring: RingBuf<MapData>,
     memory: Arc<Memory>,
     loaded: Loaded,
+    spec: EngineSpec,
 }
 
+/// An entry program and the functions that it hangs on. The links are dropped first.
 #[derive(Debug)]
-struct Programs {
-    entry: OwnedFd,
+struct Entry {
+    hooked: Vec<Hooked>,
+    program: OwnedFd,
     kind: AttachKind,
+    /// Among those that took each other's place, from 1.
+    number: u32,
+    features: Features,
+}
+
+/// Functions on which a program hangs by the same link.
+#[derive(Debug)]
+struct Hooked {
+    addresses: Vec<u64>,
+    _links: Vec<OwnedFd>,
 }
 
 impl Engine {
     /// Creates the maps, writes the rules, and loads the entry program. Nothing is attached yet.
-    pub fn load(spec: &EngineSpec) -> Result<Self, EngineError> {
-        let scoped = spec
-            .rules
-            .iter()
-            .any(|rule| rule.wire.scope != Scope::Rule as u32);
-        let tested = spec.rules.iter().any(|rule| rule.wire.has_tests());
-        let held = spec
-            .rules
-            .iter()
-            .any(|rule| rule.wire.has_holds(spec.spin_ns));
-        let spins = spec
-            .rules
-            .iter()
-            .any(|rule| rule.wire.has_spins(spec.spin_ns));
-        let arms = |rule: &EngineRule| rule.arming.arms | rule.arming.disarms != 0;
-        let arms = spec.rules.iter().any(arms);
-        let edited = spec.rules.iter().any(|rule| rule.wire.has_edits());
-        let flag = |flag: bool| u32::from(flag).to_le_bytes().to_vec();
-        let mut constants: Vec<Constant> = vec![
-            ("SEED", spec.seed.to_le_bytes().to_vec()),
-            ("DRY_RUN", flag(spec.dry_run)),
-            ("FOLLOW", flag(spec.follow)),
-            ("HAS_SCOPES", flag(scoped)),
-            ("HAS_TESTS", flag(tested)),
-            ("GATED", flag(spec.gated)),
-            ("HAS_HOLDS", flag(held)),
-            ("HAS_EDITS", flag(edited)),
-            ("HAS_SPINS", flag(spins)),
-            ("HAS_ARMING", flag(arms)),
-            ("SPIN_NS", spec.spin_ns.to_le_bytes().to_vec()),
-            ("CANARY_TGID", spec.canary.to_le_bytes().to_vec()),
-        ];
-        let offsets = spec
-            .offsets
-            .iter()
-            .map(|(name, value)| (*name, value.to_le_bytes().to_vec()));
-        constants.extend(offsets);
-        let scope_room = if scoped { MAX_SCOPES } else { 1 };
+    pub fn load(spec: EngineSpec) -> Result<Self, EngineError> {
+        let features = Features::of(&spec.spec.rules, spec.spin_ns);
+        let has_scopes = features.has(Features::SCOPES);
+        let scope_room = if has_scopes { MAX_SCOPES } else { 1 };
+        let constants = spec.constants(features, 1);
         let mut loaded = Loaded::new(&object::bytes()?, &constants, &[("SCOPES", scope_room)])?;
 
-        let mut memory = Memory::map(loaded.map(object::MAPPED)?.fd().as_fd())?;
-        for (index, rule) in spec.rules.iter().enumerate() {
-            memory.write_rule(index, &rule.wire);
-            memory.write_arming(index, rule.arming);
-            for call in &rule.calls {
-                memory.name_call(*call, index);
-                if rule.wire.looks_at_args() {
-                    memory.write_kinds(*call, kinds_of((*call).into()));
-                }
-            }
-        }
+        let memory = Memory::map(loaded.map(object::MAPPED)?)?;
+        spec.spec.write(&memory);
+        memory.set_turn(Turn::Of(1));
         if spec.canary != 0 {
             memory.set_target(spec.canary);
         }
-        let ring = loaded.ring("EVENTS")?;
-        let programs = Programs::load(&loaded, spec.attach)?;
+        let ring = loaded.ring()?;
+        let entry = Entry::load(&loaded, spec.attach, 1, features)?;
         Ok(Self {
-            entries: Vec::new(),
+            entry,
+            successor: None,
             hooks: Vec::new(),
-            programs,
             ring,
             memory: Arc::new(memory),
             loaded,
+            spec,
         })
     }
 
@@ -223,14 +248,14 @@ impl Engine {
             start_ticks,
             ordinal: self.memory.next_target(),
         };
-        bpf::map_update(self.loaded.map("TARGETS")?.fd().as_fd(), &pid, &target)?;
+        bpf::map_update(self.loaded.map("TARGETS")?, &pid, &target)?;
         Ok(())
     }
 
     /// Lets a process go.
     pub fn remove_target(&self, pid: u32) -> Result<(), EngineError> {
         self.memory.clear_target(pid);
-        bpf::map_delete(self.loaded.map("TARGETS")?.fd().as_fd(), &pid)?;
+        bpf::map_delete(self.loaded.map("TARGETS")?, &pid)?;
         Ok(())
     }
 
@@ -239,36 +264,44 @@ impl Engine {
         self.memory.is_target(pid)
     }
 
-    /// Hangs the entry program on the stubs, each address once. Where the kernel refuses one of
-    /// them, none is hooked; [`Engine::injectable`] tells which are good.
+    /// Hangs the entry program on those of the stubs on which it does not yet, each address once. Where the kernel
+    /// refuses one of them, none is hooked; [`Engine::injectable`] tells which are good.
     pub fn attach_entries(&mut self, addresses: &[u64]) -> Result<AttachKind, EngineError> {
+        let known = self.hooked();
         let addresses: BTreeSet<u64> = addresses.iter().copied().collect();
-        let addresses: Vec<u64> = addresses.into_iter().collect();
-        if self.programs.kind == AttachKind::KprobeMulti {
-            match bpf::kprobe_multi(self.programs.entry.as_fd(), &addresses) {
-                Ok(link) => {
-                    self.entries.push(link);
-                    return Ok(AttachKind::KprobeMulti);
-                }
-                // Without CONFIG_FPROBE the kernel has the attach type and nothing behind it.
-                Err(error) if error.errno() == libc::EOPNOTSUPP => self.use_kprobes()?,
-                Err(error) => return Err(refused(error)),
+        let addresses: Vec<u64> = addresses.difference(&known).copied().collect();
+        match self.entry.hook(&addresses) {
+            // Without CONFIG_FPROBE the kernel has the attach type and nothing behind it.
+            Err(error) if error.errno() == libc::EOPNOTSUPP && known.is_empty() => {
+                self.use_kprobes()?;
+                self.entry.hook(&addresses).map_err(refused)?;
             }
+            hooked => hooked.map_err(refused)?,
         }
-        let mut links = Vec::new();
-        for address in addresses {
-            links.extend(self.kprobe(address).map_err(refused)?);
-        }
-        self.entries = links;
-        Ok(AttachKind::Kprobe)
+        Ok(self.entry.kind)
     }
 
     /// From here on hangs the entry program on each stub by a kprobe of its own. Nothing is attached
     /// when this returns.
     pub fn use_kprobes(&mut self) -> Result<(), EngineError> {
-        self.entries.clear();
-        self.programs = Programs::load(&self.loaded, AttachKind::Kprobe)?;
+        self.entry.hooked.clear();
+        let (number, features) = (self.entry.number, self.entry.features);
+        self.entry = Entry::load(&self.loaded, AttachKind::Kprobe, number, features)?;
         Ok(())
+    }
+
+    /// The addresses on which the entry program hangs.
+    pub fn hooked(&self) -> BTreeSet<u64> {
+        let hooked = self.entry.hooked.iter();
+        hooked
+            .flat_map(|hooked| hooked.addresses.iter().copied())
+            .collect()
+    }
+
+    /// Takes the entry program off the stubs that are not among these, as far as none of these hangs by the same link.
+    pub fn keep_entries(&mut self, needed: &BTreeSet<u64>) {
+        let is_needed = |hooked: &Hooked| hooked.addresses.iter().any(|at| needed.contains(at));
+        self.entry.hooked.retain(is_needed);
     }
 
     /// Those of several addresses that the kernel lets be hooked: tried together, by halves where
@@ -277,7 +310,7 @@ impl Engine {
         if addresses.is_empty() {
             return HashSet::new();
         }
-        if self.try_together(addresses) {
+        if self.entry.links(addresses).is_ok() {
             return addresses.iter().copied().collect();
         }
         if addresses.len() == 1 {
@@ -289,30 +322,85 @@ impl Engine {
         good
     }
 
-    fn try_together(&self, addresses: &[u64]) -> bool {
-        match self.programs.kind {
-            AttachKind::KprobeMulti => {
-                bpf::kprobe_multi(self.programs.entry.as_fd(), addresses).is_ok()
-            }
-            AttachKind::Kprobe => addresses
-                .iter()
-                .all(|address| self.kprobe(*address).is_ok()),
-        }
-    }
-
-    fn kprobe(&self, address: u64) -> Result<[OwnedFd; 2], SysError> {
-        let kind = std::fs::read_to_string(KPROBE_TYPE)
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0);
-        let event = perf::kprobe(kind, address)?;
-        let link = bpf::perf_link(self.programs.entry.as_fd(), event.as_fd())?;
-        Ok([link, event])
-    }
-
     /// Takes the entry program off all stubs. When this returns no call is hooked any more.
     pub fn detach_entries(&mut self) {
-        self.entries.clear();
+        self.successor = None;
+        self.entry.hooked.clear();
+    }
+
+    /// Whether the entry program can do what a rule needs.
+    pub fn can_do(&self, rule: &SpecRule) -> bool {
+        self.entry.features.has(self.needs(rule))
+    }
+
+    /// Whether a rule needs counters that there is no table for.
+    pub fn lacks_scopes(&self, rule: &SpecRule) -> bool {
+        let scopes = Features::SCOPES;
+        self.needs(rule).has(scopes) && !self.entry.features.has(scopes)
+    }
+
+    fn needs(&self, rule: &SpecRule) -> Features {
+        Features::of(std::slice::from_ref(rule), self.spec.spin_ns)
+    }
+
+    /// Loads an entry program that can do what a rule needs, too, and hangs it beside the present one, whose turn it
+    /// remains.
+    pub fn stand_by(&mut self, rule: &SpecRule) -> Result<(), EngineError> {
+        let features = self.entry.features.with(self.needs(rule));
+        let number = self.entry.number + 1;
+        let constants = self.spec.constants(features, number);
+        let loaded = self.loaded.again(&object::bytes()?, &constants)?;
+        let mut successor = Entry::load(&loaded, self.entry.kind, number, features)?;
+        for hooked in &self.entry.hooked {
+            successor.hook(&hooked.addresses).map_err(refused)?;
+        }
+        self.loaded = loaded;
+        self.successor = Some(successor);
+        Ok(())
+    }
+
+    /// The one that stands by goes.
+    pub fn stand_down(&mut self) {
+        self.successor = None;
+    }
+
+    /// The one that stands by takes the other's place; each call is decided by exactly one of them ([`Turn`]). `first` is
+    /// the number of the one that runs first for each call.
+    pub fn take_turn(&mut self, first: u32) -> Result<(), EngineError> {
+        let Some(successor) = &self.successor else {
+            return Ok(());
+        };
+        let (old, new) = (self.entry.number, successor.number);
+        let processors = aya::util::nr_cpus().map_err(|(_, source)| SysError {
+            call: "read(/sys/devices/system/cpu/possible)",
+            source,
+        })?;
+        let nothing = vec![0; processors * size_of::<Shift>()];
+        bpf::map_update_bytes(self.loaded.map("SHIFTS")?, 0, &nothing)?;
+        // Once before anything has changed: then it is known that the kernel waits.
+        bpf::grace_period()?;
+        for turn in [
+            Turn::Changing { to: old, first },
+            Turn::Changing { to: new, first },
+            Turn::Of(new),
+        ] {
+            self.memory.set_turn(turn);
+            bpf::grace_period()?;
+        }
+        if let Some(successor) = self.successor.take() {
+            self.entry = successor;
+        }
+        Ok(())
+    }
+
+    /// A rule of the plan joins the others.
+    pub fn join(&mut self, plan: &Plan, rule: usize) -> Result<(), BackendError> {
+        self.spec.spec.join(plan, rule, &self.memory)
+    }
+
+    /// How many rules there are, those among them that were taken away.
+    pub fn rules(&self) -> usize {
+        self.spec.spec.rules.len()
     }
 
     /// The shared memory.
@@ -323,7 +411,7 @@ impl Engine {
     /// Runs of the entry program that the kernel left out, as far as it counts them, and the
     /// instructions that the verifier walked.
     pub fn program_info(&self) -> Result<bpf::ProgramInfo, EngineError> {
-        Ok(bpf::program_info(self.programs.entry.as_fd())?)
+        Ok(bpf::program_info(self.entry.program.as_fd())?)
     }
 
     /// The descriptor that becomes readable when there are events.
@@ -338,7 +426,7 @@ impl Engine {
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
             let item = self.ring.next()?;
-            if let Some(event) = crate::sys::event_of(&item) {
+            if let Some(event) = crate::sys::value_of(&item) {
                 return Some(event);
             }
         }
@@ -355,21 +443,70 @@ fn refused(error: SysError) -> EngineError {
     }
 }
 
-impl Programs {
-    fn load(loaded: &Loaded, kind: AttachKind) -> Result<Self, ObjectError> {
+impl Entry {
+    fn load(
+        loaded: &Loaded,
+        kind: AttachKind,
+        number: u32,
+        features: Features,
+    ) -> Result<Self, ObjectError> {
         let attach = match kind {
             AttachKind::Kprobe => 0,
             AttachKind::KprobeMulti => bpf::ATTACH_KPROBE_MULTI,
         };
         match loaded.program("finject_entry", BPF_PROG_TYPE_KPROBE, attach) {
-            Ok(entry) => Ok(Self { entry, kind }),
+            Ok(program) => Ok(Self {
+                hooked: Vec::new(),
+                program,
+                kind,
+                number,
+                features,
+            }),
             // Before 5.18 the attach type itself is refused.
             Err(ObjectError::Refused { source, .. })
                 if kind == AttachKind::KprobeMulti && source.errno() == libc::EINVAL =>
             {
-                Self::load(loaded, AttachKind::Kprobe)
+                Self::load(loaded, AttachKind::Kprobe, number, features)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Hangs on functions, on all of them or on none.
+    fn hook(&mut self, addresses: &[u64]) -> Result<(), SysError> {
+        let hooked = self.links(addresses)?;
+        self.hooked.extend(hooked);
+        Ok(())
+    }
+
+    fn links(&self, addresses: &[u64]) -> Result<Vec<Hooked>, SysError> {
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.kind {
+            AttachKind::KprobeMulti => Ok(vec![Hooked {
+                addresses: addresses.to_vec(),
+                _links: vec![bpf::kprobe_multi(self.program.as_fd(), addresses)?],
+            }]),
+            AttachKind::Kprobe => addresses
+                .iter()
+                .map(|address| {
+                    Ok(Hooked {
+                        addresses: vec![*address],
+                        _links: self.kprobe(*address)?.into(),
+                    })
+                })
+                .collect(),
+        }
+    }
+
+    fn kprobe(&self, address: u64) -> Result<[OwnedFd; 2], SysError> {
+        let kind = std::fs::read_to_string(KPROBE_TYPE)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0);
+        let event = perf::kprobe(kind, address)?;
+        let link = bpf::perf_link(self.program.as_fd(), event.as_fd())?;
+        Ok([link, event])
     }
 }

@@ -16,16 +16,17 @@ use std::sync::Arc;
 
 use injector_common::Event;
 
-use self::engine::{AttachKind, Engine, EngineError, EngineRule, EngineSpec};
+use self::engine::{AttachKind, Engine, EngineError, EngineSpec};
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
-use super::decider::Spec;
 use super::launching::image;
-use super::memory::{CallSlot, Memory};
+use super::memory::Memory;
 use super::ptrace::act::Actor;
+use super::spec::{Spec, SpecRule};
 use super::{Backend, BackendError, HookReport, Lost, Report};
-use crate::plan::{Plan, Targets};
-use crate::rule::lower::{lower, nanoseconds};
+use crate::plan::{Plan, Targets, calls_of};
+use crate::rule::ResolvedRule;
+use crate::rule::lower::nanoseconds;
 use crate::sys::canary::Canary;
 use crate::sys::launch::{Command, Latch};
 use crate::sys::process::{has_ended, pidfd_open};
@@ -40,7 +41,8 @@ pub struct Ebpf {
     capabilities: Capabilities,
     tester: Tester,
     engine: Option<Engine>,
-    rules: usize,
+    /// What is hooked.
+    stubs: Vec<Stub>,
     targets: Vec<OwnedFd>,
     launched: Option<Launched>,
     /// Holds threads, where a rule says so.
@@ -53,7 +55,7 @@ impl std::fmt::Debug for Ebpf {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Ebpf")
-            .field("rules", &self.rules)
+            .field("stubs", &self.stubs)
             .finish_non_exhaustive()
     }
 }
@@ -74,6 +76,41 @@ struct Stub {
     calls: Vec<CallId>,
 }
 
+/// How functions were hooked.
+#[derive(Clone, Copy, Debug)]
+struct Hooks {
+    kind: AttachKind,
+    /// Calls that were tried.
+    tested: usize,
+}
+
+/// Does without calls that this kernel lacks. A name that exists in one ABI only, or a class
+/// with calls that the kernel was built without, is no mistake; a rule of which nothing is left
+/// is.
+fn leave_out(
+    rules: &[ResolvedRule],
+    absent: &[(CallId, String)],
+    warnings: &mut Vec<String>,
+) -> Result<(), BackendError> {
+    for rule in rules {
+        let is_absent = |call: &CallId| absent.iter().any(|(known, _)| known == call);
+        if rule.calls.iter().all(is_absent)
+            && let Some((call, function)) =
+                absent.iter().find(|(call, _)| rule.calls.contains(call))
+        {
+            return Err(BackendError::NoSuchStub {
+                call: call.to_string(),
+                function: function.clone(),
+            });
+        }
+    }
+    if !absent.is_empty() {
+        let calls = absent.iter().map(|(call, _)| call.to_string());
+        warnings.push(format!("this kernel does not have {}", some_of(calls)));
+    }
+    Ok(())
+}
+
 impl Ebpf {
     /// Looks at the machine and starts the caller of test calls. Before any thread is started.
     pub fn new() -> Result<Self, BackendError> {
@@ -81,7 +118,7 @@ impl Ebpf {
             capabilities: probe::probe(),
             tester: Tester::new(Canary::start()?),
             engine: None,
-            rules: 0,
+            stubs: Vec::new(),
             targets: Vec::new(),
             launched: None,
             actor: None,
@@ -104,10 +141,14 @@ impl Ebpf {
         self.engine.as_mut().ok_or(BackendError::NotLoaded)
     }
 
-    /// The functions by which the plan's calls enter the kernel, aliases joined.
-    fn stubs(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Stub>, BackendError> {
+    /// The functions by which the calls of rules enter the kernel, aliases joined.
+    fn stubs(
+        &self,
+        rules: &[ResolvedRule],
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Stub>, BackendError> {
         let mut wanted: Vec<(CallId, Vec<String>)> = Vec::new();
-        for call in plan.calls() {
+        for call in calls_of(rules) {
             let functions = syscall::by_id(call)
                 .map(|known| known.stubs())
                 .unwrap_or_default();
@@ -145,35 +186,117 @@ impl Ebpf {
                 None => absent.push((*call, functions.first().cloned().unwrap_or_default())),
             }
         }
-        Self::leave_out(plan, &absent, warnings)?;
+        leave_out(rules, &absent, warnings)?;
         Ok(stubs.into_values().collect())
     }
 
-    /// Does without calls that this kernel lacks. A name that exists in one ABI only, or a class
-    /// with calls that the kernel was built without, is no mistake; a rule of which nothing is left
-    /// is.
-    fn leave_out(
-        plan: &Plan,
-        absent: &[(CallId, String)],
+    /// Hangs the entry program on the functions by which the calls of rules enter the kernel, as far as it does not yet,
+    /// and proves that faults arrive there.
+    fn hook(
+        &mut self,
+        rules: &[ResolvedRule],
         warnings: &mut Vec<String>,
-    ) -> Result<(), BackendError> {
-        for rule in &plan.rules {
-            let is_absent = |call: &CallId| absent.iter().any(|(known, _)| known == call);
-            if rule.calls.iter().all(is_absent)
-                && let Some((call, function)) =
-                    absent.iter().find(|(call, _)| rule.calls.contains(call))
-            {
-                return Err(BackendError::NoSuchStub {
-                    call: call.to_string(),
-                    function: function.clone(),
-                });
+    ) -> Result<Hooks, BackendError> {
+        let mut stubs = self.stubs(rules, warnings)?;
+        let names: Vec<&str> = stubs.iter().map(|stub| stub.function.as_str()).collect();
+        if let Some(list) = probe::enabled_functions() {
+            let busy = probe::trampolines(&list, &names);
+            if !busy.is_empty() {
+                let functions = busy.into_iter().map(str::to_owned).collect();
+                return Err(BackendError::Collision { functions });
             }
         }
-        if !absent.is_empty() {
-            let calls = absent.iter().map(|(call, _)| call.to_string());
-            warnings.push(format!("this kernel does not have {}", some_of(calls)));
+        let mut addresses: Vec<u64> = stubs.iter().map(|stub| stub.address).collect();
+        let engine = self.engine()?;
+        let is_first = engine.hooked().is_empty();
+        let mut kind = match engine.attach_entries(&addresses) {
+            Ok(kind) => kind,
+            Err(EngineError::NotInjectable(source)) => {
+                // A few functions, or many where the kernel's list could not be read.
+                let good = engine.injectable(&addresses);
+                let (kept, lost): (Vec<_>, Vec<_>) = stubs
+                    .into_iter()
+                    .partition(|stub| good.contains(&stub.address));
+                if lost.is_empty() {
+                    return Err(EngineError::NotInjectable(source).into());
+                }
+                let absent: Vec<_> = lost
+                    .iter()
+                    .flat_map(|stub| stub.calls.iter().map(|call| (*call, stub.function.clone())))
+                    .collect();
+                leave_out(rules, &absent, warnings)?;
+                stubs = kept;
+                addresses.retain(|address| good.contains(address));
+                engine.attach_entries(&addresses)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let calls = || stubs.iter().flat_map(|stub| stub.calls.iter().copied());
+        let (tested, untested) = match self.tester.prove(calls()) {
+            // Somebody else's kprobe on one of the functions: with a kprobe of our own there, both
+            // share one handler, which ends with the first that changes the program counter
+            // (aggr_pre_handler of kernel/kprobes.c).
+            Err(BackendError::NoFault { .. }) if kind == AttachKind::KprobeMulti && is_first => {
+                let engine = self.engine()?;
+                engine.use_kprobes()?;
+                kind = engine.attach_entries(&addresses)?;
+                self.tester.prove(calls())?
+            }
+            proven => proven?,
+        };
+        if !untested.is_empty() {
+            warnings.push(format!(
+                "not tried by a test call, since it could not be undone: {}",
+                some_of(untested.iter().map(ToString::to_string))
+            ));
         }
-        Ok(())
+        for stub in stubs {
+            match self
+                .stubs
+                .iter_mut()
+                .find(|known| known.address == stub.address)
+            {
+                None => self.stubs.push(stub),
+                Some(known) => known.calls.extend(stub.calls),
+            }
+        }
+        Ok(Hooks { kind, tested })
+    }
+
+    /// Takes the entry program off the functions that no rule needs any more.
+    fn unhook(&mut self) -> Result<(), BackendError> {
+        let engine = self.engine.as_mut().ok_or(BackendError::NotLoaded)?;
+        let memory = Arc::clone(engine.memory());
+        let is_named = |call: &CallId| memory.rules_of((*call).into()) != 0;
+        self.stubs.retain_mut(|stub| {
+            stub.calls.retain(is_named);
+            !stub.calls.is_empty()
+        });
+        engine.keep_entries(&self.stubs.iter().map(|stub| stub.address).collect());
+        self.tester.forget(is_named)
+    }
+
+    /// Has an entry program that can do what a rule needs, too.
+    fn enable(&mut self, rule: &SpecRule) -> Result<(), BackendError> {
+        let engine = self.engine.as_mut().ok_or(BackendError::NotLoaded)?;
+        if engine.lacks_scopes(rule) {
+            return Err(BackendError::NoScopes);
+        }
+        if engine.can_do(rule) {
+            return Ok(());
+        }
+        let changed = engine
+            .stand_by(rule)
+            .map_err(BackendError::from)
+            .and_then(|()| {
+                // On all functions alike: those of which a test call would do harm are hooked as the others are.
+                engine.memory().forget_tester();
+                self.tester.try_again()?;
+                let first = engine.memory().tested_by().ok_or(BackendError::NoOrder)?;
+                Ok(engine.take_turn(first)?)
+            });
+        engine.stand_down();
+        changed
     }
 
     fn add(engine: &Engine, process: &Process) -> Result<Option<OwnedFd>, BackendError> {
@@ -230,6 +353,18 @@ impl Ebpf {
         Ok(())
     }
 
+    /// What a rule that joins needs, before it is written.
+    fn prepare(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        let mut warnings = Vec::new();
+        let rules = plan.rules.get(rule..=rule).unwrap_or_default();
+        self.hook(rules, &mut warnings)?;
+        self.enable(&SpecRule::of(plan, rule)?)?;
+        if self.actor.is_none() {
+            self.hold(plan)?;
+        }
+        Ok(warnings)
+    }
+
     fn add_targets(&mut self, plan: &Plan) -> Result<(), BackendError> {
         let engine = self.engine.as_ref().ok_or(BackendError::NotLoaded)?;
         let Targets::Running(targets) = &plan.targets else {
@@ -271,87 +406,23 @@ impl Backend for Ebpf {
         if !needs.is_empty() {
             return Err(BackendError::Machine { needs });
         }
-        let mut rules = Vec::new();
-        for (index, rule) in plan.rules.iter().enumerate() {
-            // `admit` has lowered it before.
-            let wire = lower(rule).map_err(|_| BackendError::NotLoaded)?;
-            rules.push(EngineRule {
-                wire,
-                calls: rule.calls.iter().copied().map(CallSlot::from).collect(),
-                arming: plan.arming_of(index),
-            });
-        }
-        self.rules = rules.len();
-        self.engine = Some(Engine::load(&EngineSpec {
-            rules,
-            seed: plan.seed,
-            dry_run: plan.dry_run,
+        self.engine = Some(Engine::load(EngineSpec {
+            spec: Spec::of(plan)?,
             spin_ns: nanoseconds(plan.spin_max),
             follow: plan.follow,
             gated: !plan.from_exec,
             canary: self.tester.pid(),
             offsets: self.capabilities.offsets.clone(),
-            attach: AttachKind::for_functions(plan.calls().len()),
+            attach: AttachKind::for_functions(calls_of(&plan.rules).len()),
         })?);
         Ok(())
     }
 
     fn attach(&mut self, plan: &Plan) -> Result<HookReport, BackendError> {
         let mut warnings = Vec::new();
-        let mut stubs = self.stubs(plan, &mut warnings)?;
-        let names: Vec<&str> = stubs.iter().map(|stub| stub.function.as_str()).collect();
-        if let Some(list) = probe::enabled_functions() {
-            let busy = probe::trampolines(&list, &names);
-            if !busy.is_empty() {
-                let functions = busy.into_iter().map(str::to_owned).collect();
-                return Err(BackendError::Collision { functions });
-            }
-        }
         self.engine()?.attach_hooks()?;
         self.add_targets(plan)?;
-        let mut addresses: Vec<u64> = stubs.iter().map(|stub| stub.address).collect();
-        let engine = self.engine()?;
-        let mut kind = match engine.attach_entries(&addresses) {
-            Ok(kind) => kind,
-            Err(EngineError::NotInjectable(source)) => {
-                // A few functions, or many where the kernel's list could not be read.
-                let good = engine.injectable(&addresses);
-                let (kept, lost): (Vec<_>, Vec<_>) = stubs
-                    .into_iter()
-                    .partition(|stub| good.contains(&stub.address));
-                if lost.is_empty() {
-                    return Err(EngineError::NotInjectable(source).into());
-                }
-                let absent: Vec<_> = lost
-                    .iter()
-                    .flat_map(|stub| stub.calls.iter().map(|call| (*call, stub.function.clone())))
-                    .collect();
-                Self::leave_out(plan, &absent, &mut warnings)?;
-                stubs = kept;
-                addresses.retain(|address| good.contains(address));
-                engine.attach_entries(&addresses)?
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let calls = || stubs.iter().flat_map(|stub| stub.calls.iter().copied());
-        let (tested, untested) = match self.tester.prove(calls()) {
-            // Somebody else's kprobe on one of the functions: with a kprobe of our own there, both
-            // share one handler, which ends with the first that changes the program counter
-            // (aggr_pre_handler of kernel/kprobes.c).
-            Err(BackendError::NoFault { .. }) if kind == AttachKind::KprobeMulti => {
-                let engine = self.engine()?;
-                engine.use_kprobes()?;
-                kind = engine.attach_entries(&addresses)?;
-                self.tester.prove(calls())?
-            }
-            proven => proven?,
-        };
-        if !untested.is_empty() {
-            warnings.push(format!(
-                "not tried by a test call, since it could not be undone: {}",
-                some_of(untested.iter().map(ToString::to_string))
-            ));
-        }
+        let Hooks { kind, tested } = self.hook(&plan.rules, &mut warnings)?;
         // Late, since it waits by turning round.
         if let Targets::Launched(launch) = &plan.targets {
             self.launch(launch)?;
@@ -359,7 +430,7 @@ impl Backend for Ebpf {
         self.hold(plan)?;
         Ok(HookReport {
             backend: support::NAME,
-            functions: addresses.len(),
+            functions: self.stubs.len(),
             mechanism: kind.to_string(),
             targets: self.report().targets_seen,
             tested,
@@ -374,6 +445,23 @@ impl Backend for Ebpf {
             latch.open();
         }
         Ok(armed_ns)
+    }
+
+    fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        let joined = self.prepare(plan, rule);
+        let joined = joined.and_then(|warnings| {
+            self.engine()?.join(plan, rule)?;
+            Ok(warnings)
+        });
+        if joined.is_err() {
+            self.unhook()?;
+        }
+        joined
+    }
+
+    fn part(&mut self, rule: usize) -> Result<(), BackendError> {
+        self.engine()?.memory().forget_calls(rule);
+        self.unhook()
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {
@@ -444,7 +532,7 @@ impl Backend for Ebpf {
         } else {
             self.misses
         };
-        let report = engine.memory().report(self.rules);
+        let report = engine.memory().report(engine.rules());
         // A command that was never executed was no target, and its end is that of all.
         let never_began = engine.memory().awaits_exec()
             && self

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya_obj::btf::BtfFeatures;
@@ -101,8 +102,13 @@ pub type Constant = (&'static str, Vec<u8>);
 pub struct Loaded {
     object: Object,
     btf: OwnedFd,
-    maps: HashMap<String, MapData>,
+    maps: HashMap<String, Arc<OwnedFd>>,
+    /// The ring buffer's, until it is taken.
+    ring: Option<MapData>,
 }
+
+/// The map of events.
+const RING: &str = "EVENTS";
 
 impl Loaded {
     /// Parses the object, sets its constants, and creates its maps; `sizes` names the maps whose
@@ -111,6 +117,20 @@ impl Loaded {
         data: &[u8],
         constants: &[Constant],
         sizes: &[(&str, u32)],
+    ) -> Result<Self, ObjectError> {
+        Self::of(data, constants, sizes, &HashMap::new())
+    }
+
+    /// The same object once more, with other constants and with the maps of this one.
+    pub fn again(&self, data: &[u8], constants: &[Constant]) -> Result<Self, ObjectError> {
+        Self::of(data, constants, &[], &self.maps)
+    }
+
+    fn of(
+        data: &[u8],
+        constants: &[Constant],
+        sizes: &[(&str, u32)],
+        known: &HashMap<String, Arc<OwnedFd>>,
     ) -> Result<Self, ObjectError> {
         let mut object = Object::parse(data).map_err(damaged)?;
         let constants = constants
@@ -126,11 +146,17 @@ impl Loaded {
         let btf = bpf::load_btf(&btf.to_bytes())?;
         let mut maps = HashMap::new();
         let mut definitions = Vec::new();
+        let mut ring = None;
         for (name, mut map) in std::mem::take(&mut object.maps) {
+            let is_constant = map.section_kind() == EbpfSectionKind::Rodata;
+            if !is_constant && let Some(known) = known.get(&name) {
+                definitions.push((name.clone(), known.as_raw_fd(), map));
+                maps.insert(name, Arc::clone(known));
+                continue;
+            }
             if let Some((_, entries)) = sizes.iter().find(|(sized, _)| *sized == name) {
                 map.set_max_entries(*entries);
             }
-            let is_constant = map.section_kind() == EbpfSectionKind::Rodata;
             let initial = if name == MAPPED {
                 Vec::new()
             } else {
@@ -154,8 +180,16 @@ impl Loaded {
             if is_constant {
                 bpf::map_freeze(map.fd().as_fd())?;
             }
-            definitions.push((name.clone(), map.fd().as_fd().as_raw_fd(), definition));
-            maps.insert(name, map);
+            let fd = map.fd().as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|source| SysError {
+                call: "fcntl(F_DUPFD_CLOEXEC)",
+                source,
+            })?;
+            definitions.push((name.clone(), fd.as_raw_fd(), definition));
+            if name == RING {
+                ring = Some(map);
+            }
+            maps.insert(name, Arc::new(fd));
         }
         let sections: HashSet<usize> = object
             .functions
@@ -171,7 +205,12 @@ impl Loaded {
             )
             .map_err(damaged)?;
         object.relocate_calls(&sections).map_err(damaged)?;
-        Ok(Self { object, btf, maps })
+        Ok(Self {
+            object,
+            btf,
+            maps,
+            ring,
+        })
     }
 
     /// Loads one program. `attach` is the expected attach type, 0 for none.
@@ -201,19 +240,19 @@ impl Loaded {
         bpf::load_program(&spec).map_err(|(source, log)| ObjectError::Refused { name, log, source })
     }
 
-    /// A map that stays with the object.
-    pub fn map(&self, name: &'static str) -> Result<&MapData, ObjectError> {
-        self.maps
-            .get(name)
-            .ok_or_else(|| damaged(format_args!("it has no map {name}")))
+    /// A map.
+    pub fn map(&self, name: &'static str) -> Result<BorrowedFd<'_>, ObjectError> {
+        let map = self.maps.get(name);
+        let map = map.ok_or_else(|| damaged(format_args!("it has no map {name}")))?;
+        Ok(map.as_fd())
     }
 
-    /// The ring buffer, taken out of the object.
-    pub fn ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, ObjectError> {
-        let map = self.maps.remove(name);
-        let map = map.ok_or_else(|| damaged(format_args!("it has no map {name}")))?;
+    /// The ring buffer, which is taken once.
+    pub fn ring(&mut self) -> Result<RingBuf<MapData>, ObjectError> {
+        let map = self.ring.take();
+        let map = map.ok_or_else(|| damaged(format_args!("it has no map {RING}")))?;
         let failed = |source| ObjectError::Map {
-            name: name.to_owned(),
+            name: RING.to_owned(),
             source,
         };
         RingBuf::try_from(Map::from_map_data(map).map_err(failed)?).map_err(failed)

@@ -1,6 +1,7 @@
 //! Test calls: proof that faults arrive on the very functions that were hooked, and later that they
 //! no longer do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use injector_common::shared::CANARY_ERRNO;
@@ -62,6 +63,13 @@ fn saw(answer: Answer) -> String {
     }
 }
 
+fn no_fault(call: CallId, answer: Answer) -> BackendError {
+    BackendError::NoFault {
+        call: call.to_string(),
+        saw: saw(answer),
+    }
+}
+
 impl Tester {
     pub(super) fn new(canary: Canary) -> Self {
         Self {
@@ -100,17 +108,41 @@ impl Tester {
         for call in &tried {
             let answer = self.try_call(*call, true);
             if answer != Answer::Faulted {
-                return Err(BackendError::NoFault {
-                    call: call.to_string(),
-                    saw: saw(answer),
-                });
+                return Err(no_fault(*call, answer));
             }
         }
         let number = tried.len();
-        self.calls = tried;
+        let known: BTreeSet<CallId> = self.calls.iter().copied().collect();
+        let fresh = tried.into_iter().filter(|call| !known.contains(call));
+        self.calls.extend(fresh);
+        // Those that were proven before are looked at anew.
         self.next = 0;
-        self.proven_ns = monotonic_ns();
+        if known.is_empty() {
+            self.proven_ns = monotonic_ns();
+        }
         Ok((number, untried))
+    }
+
+    /// Tries one of the proven calls: the fault must arrive.
+    pub(super) fn try_again(&mut self) -> Result<(), BackendError> {
+        let Some(call) = self.calls.first().copied() else {
+            return Ok(());
+        };
+        match self.try_call(call, true) {
+            Answer::Faulted => Ok(()),
+            answer => Err(no_fault(call, answer)),
+        }
+    }
+
+    /// Calls that are not `hooked` any more are proven no longer; one of them must run.
+    pub(super) fn forget(&mut self, hooked: impl Fn(&CallId) -> bool) -> Result<(), BackendError> {
+        let (kept, gone): (Vec<_>, Vec<_>) = self.calls.iter().partition(|call| hooked(call));
+        self.calls = kept;
+        self.next = 0;
+        match gone.first() {
+            Some(call) => self.prove_runs(*call),
+            None => Ok(()),
+        }
     }
 
     /// Tries the next of the proven calls again; the first whose fault no longer arrives. What came
@@ -143,9 +175,13 @@ impl Tester {
 
     /// Tries one of the proven calls: it must run.
     pub(super) fn prove_healed(&mut self) -> Result<(), BackendError> {
-        let Some(call) = self.calls.first().copied() else {
-            return Ok(());
-        };
+        match self.calls.first().copied() {
+            Some(call) => self.prove_runs(call),
+            None => Ok(()),
+        }
+    }
+
+    fn prove_runs(&mut self, call: CallId) -> Result<(), BackendError> {
         match self.try_call(call, false) {
             Answer::Faulted => Err(BackendError::NoFault {
                 call: call.to_string(),

@@ -15,11 +15,12 @@ use injector_common::Event;
 
 use self::supervisor::{SETTLING, Supervisor, processors};
 use super::bell::Bell;
-use super::decider::{Decider, Spec};
-use super::launching::{filter_of, gains_nothing, image};
+use super::decider::Decider;
+use super::launching::{self, filter_of, gains_nothing, image};
 use super::memory::Memory;
 use super::recorder::{self, Recorder};
 use super::ring::{Receiver, ring};
+use super::spec::Spec;
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
@@ -128,7 +129,7 @@ impl Running {
 
 impl Backend for Notify {
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        self.spec = Some(Spec::of(plan)?);
+        self.spec.insert(Spec::of(plan)?).write(&self.memory);
         Ok(())
     }
 
@@ -167,7 +168,6 @@ impl Backend for Notify {
         )?;
         latch.open();
         self.memory.next_target();
-        let functions = spec.rules.iter().map(|(_, calls)| calls.len()).sum();
         self.running = Some(Running {
             command,
             supervisor: process,
@@ -181,13 +181,19 @@ impl Backend for Notify {
         });
         Ok(HookReport {
             backend: NAME,
-            functions,
+            functions: spec.named(),
             mechanism: "seccomp notification".into(),
             targets: 1,
             tested: 0,
             verified_instructions: None,
             warnings: gains_nothing(launch).into_iter().collect(),
         })
+    }
+
+    fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        let spec = self.spec.as_mut().ok_or(BackendError::NotLoaded)?;
+        launching::join(spec, plan, rule, To::Listener, &self.memory)?;
+        Ok(Vec::new())
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {

@@ -399,7 +399,7 @@ impl Work<'_> {
         if self.is_over(now_ns) {
             return; // All of them are let go.
         }
-        if memory.holds_for_disarmed(self.own.recorder.decider.rules()) {
+        if memory.holds_for_disarmed() {
             let is_disarmed = |parked: &Parked| {
                 let waits_for = parked.stay.waits_for(armed)?;
                 waits_for.is_disarmed.then_some(waits_for.since_ns)

@@ -8,10 +8,11 @@ use super::keeper::{Care, Kept};
 use super::pulse::Pulse;
 use super::tracer::{Mode, Work};
 use super::{SETTLING, Started, Whose, await_tracer, settled, start};
-use crate::backend::decider::{Decider, Spec};
+use crate::backend::decider::Decider;
 use crate::backend::memory::Memory;
 use crate::backend::recorder::Recorder;
 use crate::backend::ring::{Receiver, ring};
+use crate::backend::spec::Spec;
 use crate::backend::{BackendError, Lost};
 use crate::plan::Plan;
 use crate::sys::time::monotonic_ns;
@@ -30,8 +31,7 @@ pub(in crate::backend) struct Actor {
 }
 
 impl Actor {
-    /// Attaches to all threads of processes, and of their descendants where the plan has those as targets. Before
-    /// any other thread is started.
+    /// Attaches to all threads of processes, and of their descendants where the plan has those as targets.
     pub(in crate::backend) fn start(
         memory: &Arc<Memory>,
         spec: &Spec,

@@ -172,7 +172,7 @@ impl Tracing<'_> {
         let armed = memory.armed();
         if self.keeping.keeps_any()
             && memory.state() == RunState::Armed
-            && memory.holds_for_disarmed(own.rules())
+            && memory.holds_for_disarmed()
         {
             let is_disarmed = |stay: &Stay| {
                 let waits_for = stay.waits_for(armed)?;

@@ -34,11 +34,12 @@ use self::owed::Owed;
 use self::pulse::{Phase, Pulse};
 use self::seen::Seen;
 use self::tracer::{Mode, Tracer, Work};
-use super::decider::{Decider, Spec};
-use super::launching::{filter_of, gains_nothing, image};
+use super::decider::Decider;
+use super::launching::{self, filter_of, gains_nothing, image};
 use super::memory::Memory;
 use super::recorder::{self, Recorder};
 use super::ring::{Receiver, ring};
+use super::spec::Spec;
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
@@ -303,7 +304,7 @@ fn attached(tracer: &Helper, pulse: &Pulse) -> Result<u32, BackendError> {
 
 impl Backend for Ptrace {
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        self.spec = Some(Spec::of(plan)?);
+        self.spec.insert(Spec::of(plan)?).write(&self.memory);
         Ok(())
     }
 
@@ -350,7 +351,6 @@ impl Backend for Ptrace {
         if let Some(command) = &mut running.command {
             command.filter()?;
         }
-        let functions = spec.rules.iter().map(|(_, calls)| calls.len()).sum();
         let mechanism = if running.command.is_some() {
             "seccomp and ptrace".to_owned()
         } else {
@@ -361,13 +361,25 @@ impl Backend for Ptrace {
         };
         Ok(HookReport {
             backend: NAME,
-            functions,
+            functions: spec.named(),
             mechanism,
             targets: self.memory.report(0).targets_seen,
             tested: 0,
             verified_instructions: None,
             warnings,
         })
+    }
+
+    fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        let spec = self.spec.as_mut().ok_or(BackendError::NotLoaded)?;
+        match plan.targets {
+            // All calls of theirs are seen.
+            Targets::Running(_) => spec.join(plan, rule, &self.memory)?,
+            Targets::Launched(_) => {
+                launching::join(spec, plan, rule, To::Tracer, &self.memory)?;
+            }
+        }
+        Ok(Vec::new())
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {

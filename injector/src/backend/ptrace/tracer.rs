@@ -213,12 +213,6 @@ impl Tracer {
         }
     }
 
-    /// How many rules there are.
-    pub(super) fn rules(&self) -> usize {
-        self.recorder()
-            .map_or(0, |recorder| recorder.decider.rules())
-    }
-
     /// Ends the process.
     pub(super) fn leave(&self) -> ! {
         self.tell_refused();
