@@ -122,6 +122,7 @@ fn main() -> Result<(), String> {
         ("MOVER", "mover.c", "mover"),
         ("URGENT", "urgent.c", "urgent"),
         ("SIBLINGS", "siblings.c", "siblings"),
+        ("BEFALLEN", "befallen.c", "befallen"),
     ] {
         let program = out.join(name);
         compile(source, &program, &[])?;
@@ -145,6 +146,9 @@ fn main() -> Result<(), String> {
     let worker = out.join("worker-go");
     let is_there = compile_go("worker.go", &worker, &out.join("go-cache"))?;
     tell("GO_WORKER", &text(&worker, is_there));
+    let urgent = out.join("urgent-go");
+    let is_there = compile_go("urgent.go", &urgent, &out.join("go-cache"))?;
+    tell("GO_URGENT", &text(&urgent, is_there));
     tell("PYTHON", &python());
     Ok(())
 }

@@ -3,8 +3,8 @@
 use finject_tests::{
     conformance::Way,
     held::{
-        Who, a_timer_does_not_make_it_longer, go_on, others_are_not_held_up,
-        signals_are_the_programs_own, they_wait_at_once,
+        Caller, Who, a_timer_does_not_make_it_longer, calls_give_what_they_give, go_on,
+        others_are_not_held_up, signals_are_the_programs_own, they_wait_at_once,
     },
     scale::scaled,
 };
@@ -50,17 +50,27 @@ fn hold_nobody_up() {
 
 #[test]
 fn get_their_own_signals_and_no_other_notified() {
-    signals_are_the_programs_own(Way::NotifyLaunch, FINJECT, scaled(100_000));
+    signals_are_the_programs_own(Way::NotifyLaunch, FINJECT, Caller::C, scaled(100_000));
 }
 
 #[test]
 fn get_their_own_signals_and_no_other_launched_and_traced() {
-    signals_are_the_programs_own(Way::PtraceLaunch, FINJECT, scaled(100_000));
+    signals_are_the_programs_own(Way::PtraceLaunch, FINJECT, Caller::C, scaled(100_000));
 }
 
 #[test]
 fn get_their_own_signals_and_no_other_traced() {
-    signals_are_the_programs_own(Way::PtraceAttach, FINJECT, scaled(100_000));
+    for caller in Caller::ALL {
+        signals_are_the_programs_own(Way::PtraceAttach, FINJECT, caller, scaled(100_000));
+    }
+}
+
+#[test]
+fn give_what_they_give_while_finject_is_killed() {
+    for caller in Caller::ALL {
+        let calls = scaled(scaled(10_000_000));
+        calls_give_what_they_give(Way::PtraceAttach, FINJECT, caller, calls);
+    }
 }
 
 #[test]

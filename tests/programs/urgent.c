@@ -73,6 +73,8 @@ int main(int count, char **words) {
         if (i == 0) parent = result;
         errors += result != parent || result <= 0;
         codes += result <= -512 && result >= -531;
+        for (volatile int pace = 0; pace < 1000; pace++) {
+        }
     }
     ended = 1;
     if (is_timed) {

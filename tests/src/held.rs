@@ -20,7 +20,9 @@ use serde_json::Value;
 use crate::{
     child::{PATIENCE, alone, eventually},
     conformance::{Rig, Running, Way, fired},
+    finject::Finject,
     programs,
+    victim::Victim,
 };
 
 /// Threads that are held.
@@ -163,7 +165,10 @@ pub fn others_are_not_held_up(way: Way, finject: impl Into<PathBuf>, windows: us
 
 /// What the caller among signals says.
 fn caller_saw(running: &Running) -> BTreeMap<String, u64> {
-    let lines = running.victim.lines();
+    numbers(&running.victim.lines())
+}
+
+fn numbers(lines: &[String]) -> BTreeMap<String, u64> {
     let line = lines
         .iter()
         .find(|line| line.starts_with("who=self"))
@@ -173,14 +178,52 @@ fn caller_saw(running: &Running) -> BTreeMap<String, u64> {
     numbers.collect()
 }
 
+/// A program that calls among signals of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// It handles SIGURG itself.
+    C,
+    /// Its runtime sends SIGURG to its own threads.
+    Go,
+    /// An interpreter, which handles signals later.
+    Python,
+}
+
+impl Caller {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::C, Self::Go, Self::Python];
+
+    /// The program and its arguments, which makes so many calls.
+    fn program(self, calls: &str) -> (&'static str, Vec<&str>) {
+        match self {
+            Self::C => (programs::URGENT, vec![calls]),
+            Self::Go => (programs::GO_URGENT, vec![calls]),
+            Self::Python => (programs::PYTHON, vec![programs::PYTHON_URGENT, calls]),
+        }
+    }
+
+    /// What is missing to run it.
+    fn is_there(self) {
+        let (program, _) = self.program("");
+        assert!(!program.is_empty(), "there is nothing to run {self:?} with");
+    }
+}
+
 /// Calls that wait while signals of the program's own come: none is lost or invented, no call gives anything but what it
 /// gives, and every wait that was decided was taken in full.
-pub fn signals_are_the_programs_own(way: Way, finject: impl Into<PathBuf>, delays: u64) {
+pub fn signals_are_the_programs_own(
+    way: Way,
+    finject: impl Into<PathBuf>,
+    caller: Caller,
+    delays: u64,
+) {
     let _alone = alone();
+    caller.is_there();
     let rig = Rig::of(way, finject);
     let rule = ["--rule", "getppid=delay:200us@2+3", "--spin-max", "0s"];
     let calls = (3 * delays).to_string();
-    let mut running = rig.start(&rule, programs::URGENT, &[&calls]);
+    let (program, arguments) = caller.program(&calls);
+    let mut running = rig.start(&rule, program, &arguments);
     running.victim.go();
     running.victim.done();
     let saw = caller_saw(&running);
@@ -204,6 +247,57 @@ pub fn signals_are_the_programs_own(way: Way, finject: impl Into<PathBuf>, delay
     let is_short = |event: &&Value| event["delay_ns"].as_u64().unwrap() < 200_000;
     assert_eq!(waited.iter().filter(|event| is_short(event)).count(), 0);
     assert_eq!(waited.len() as u64 + tally("dropped"), delays, "{summary}");
+}
+
+/// finjects that delay some of a program's calls come, and are killed at random moments, while it makes so many: none
+/// gives anything but what it gives, and no signal of its own is lost or invented.
+pub fn calls_give_what_they_give(
+    way: Way,
+    finject: impl Into<PathBuf>,
+    caller: Caller,
+    calls: u64,
+) {
+    let _alone = alone();
+    caller.is_there();
+    let finject = finject.into();
+    let number = calls.to_string();
+    let (program, arguments) = caller.program(&number);
+    let mut victim = Victim::of(program, &arguments);
+    victim.go();
+    let seed = fastrand::u64(..);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    println!("{way:?} {caller:?}: seed {seed}");
+    let mut killed = 0_u64;
+    while !victim.is_done() {
+        let mut session = Finject::of(&finject)
+            .args(["--backend", way.backend(), "--quiet", "--spin-max", "20us"])
+            .args([
+                "--rule",
+                "getppid=delay:100us@50+97",
+                "--rule",
+                "getppid=delay:10us..2ms@0.1%",
+            ])
+            .pid(victim.pid())
+            .begin();
+        // From before it attaches until long after.
+        thread::sleep(Duration::from_millis(rng.u64(0..600)));
+        session.signal(Signal::KILL);
+        let ended = session.wait(PATIENCE);
+        // It may have ended with the program.
+        assert!(ended.code().is_none() || victim.is_done(), "{ended}");
+        killed += 1;
+    }
+    let saw = numbers(&victim.lines());
+    println!("{way:?} {caller:?}: {killed} killed: {saw:?}");
+    assert_eq!(
+        (saw["calls"], saw["errors"], saw["codes"]),
+        (calls, 0, 0),
+        "{saw:?}"
+    );
+    assert_eq!(saw["sent"], saw["got"], "{saw:?}");
+    assert!(killed > 1, "it was done before anything befell it: {saw:?}");
+    let ended = victim.end();
+    assert_eq!(ended.code(), Some(0), "{ended}");
 }
 
 /// A wait under a timer that comes two hundred times a second is as long as it says.

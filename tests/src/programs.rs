@@ -25,8 +25,17 @@ pub const MOVER32: &str = env!("MOVER32");
 /// Calls among signals of its own; the head of programs/urgent.c says what it does.
 pub const URGENT: &str = env!("URGENT");
 
+/// The same in Go; empty where there is no compiler of it. The head of programs/urgent.go says what it does.
+pub const GO_URGENT: &str = env!("GO_URGENT");
+
+/// The same in Python; the head of programs/urgent.py says what it does.
+pub const PYTHON_URGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs/urgent.py");
+
 /// Counts beside a thread that calls; the head of programs/siblings.c says what it does.
 pub const SIBLINGS: &str = env!("SIBLINGS");
+
+/// What befalls a thread whose call is held; the head of programs/befallen.c says what.
+pub const BEFALLEN: &str = env!("BEFALLEN");
 
 /// The ticker; the head of programs/ticker.c says what it does.
 pub const TICKER: &str = env!("TICKER");

@@ -242,6 +242,12 @@ impl Victim {
         self.child.stdout_now()
     }
 
+    /// Whether it has made its calls.
+    pub fn is_done(&self) -> bool {
+        let lines = self.child.stdout_now();
+        lines.iter().any(|line| line.starts_with("who=self"))
+    }
+
     /// Waits until it has made its calls.
     pub fn done(&mut self) {
         self.child

@@ -5,8 +5,8 @@ use finject_tests::{
     conformance::Way,
     guest,
     held::{
-        Who, a_timer_does_not_make_it_longer, go_on, others_are_not_held_up,
-        signals_are_the_programs_own, they_wait_at_once,
+        Caller, Who, a_timer_does_not_make_it_longer, calls_give_what_they_give, go_on,
+        others_are_not_held_up, signals_are_the_programs_own, they_wait_at_once,
     },
     kernel, needs_override,
     scale::scaled,
@@ -47,7 +47,21 @@ fn get_their_own_signals_and_no_other() {
     needs_override!();
     // Each takes a millisecond and more on the emulated machine.
     let delays = scaled(10_000).max(1000);
-    signals_are_the_programs_own(Way::EbpfAttach, guest::finject(), delays);
+    for caller in Caller::ALL {
+        signals_are_the_programs_own(Way::EbpfAttach, guest::finject(), caller, delays);
+    }
+}
+
+#[test]
+fn give_what_they_give_while_finject_is_killed() {
+    needs_override!();
+    // They call while hooks come and go.
+    stay_on_first_processor();
+    for caller in Caller::ALL {
+        let calls = scaled(scaled(10_000_000));
+        calls_give_what_they_give(Way::EbpfAttach, guest::finject(), caller, calls);
+        kernel::is_clean_within(PATIENCE);
+    }
 }
 
 #[test]

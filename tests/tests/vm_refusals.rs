@@ -142,6 +142,39 @@ fn a_process_that_others_depend_on() {
 }
 
 #[test]
+fn another_sessions_target() {
+    needs_override!();
+    let mut victim = Victim::threads(1, 10, "fsync");
+    let first = attach(&victim, "fsync=EIO@3").start();
+    // Whatever the rule, and by whichever of its processes.
+    for other in ["fsync=EIO@5", "getppid=delay:1s@9"] {
+        let words = [
+            "is a target of another finject already",
+            "help: finject ctl add",
+        ];
+        refuses(attach(&victim, other), UNAVAILABLE, &words);
+    }
+    assert_eq!(victim.work().errors, 1);
+    first.stop();
+    // It is nobody's any more.
+    attach(&victim, "fsync=EIO@3").start().stop();
+}
+
+#[test]
+fn a_process_that_is_traced_when_its_threads_are_to_be_held() {
+    needs_override!();
+    let victim = Victim::threads(1, 10, "fsync");
+    let tracer = Finject::of(&guest::finject());
+    let tracer = tracer.args(["--backend", "ptrace"]).pid(victim.pid());
+    let tracer = tracer.rule("getppid=EIO").start();
+    let words = ["is traced already", "finject-tracer", "help: "];
+    refuses(attach(&victim, "fsync=hold@3"), UNAVAILABLE, &words);
+    // What needs no tracer is as good as ever.
+    attach(&victim, "fsync=EIO@3").start().stop();
+    tracer.stop();
+}
+
+#[test]
 fn every_wrong_target_is_named_at_once() {
     let finject = Finject::new()
         .pid(1)

@@ -507,10 +507,17 @@ impl Memory {
 
     /// The call that a thread's mark hands to the tracer.
     pub fn asked(&self, tid: u32) -> Option<Mark> {
-        if self.mark_state(tid) != MarkState::Asked {
-            return None;
-        }
-        Some(self.mapping.read(place_of_mark(tid)))
+        self.mark_in(tid, MarkState::Asked)
+    }
+
+    /// The call of a thread's that is let through when it comes again.
+    pub fn passing(&self, tid: u32) -> Option<Mark> {
+        self.mark_in(tid, MarkState::Passes)
+    }
+
+    fn mark_in(&self, tid: u32, state: MarkState) -> Option<Mark> {
+        let is_so = self.mark_state(tid) == state;
+        is_so.then(|| self.mapping.read(place_of_mark(tid)))
     }
 
     /// A thread's mark is free again.

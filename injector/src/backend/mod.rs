@@ -95,6 +95,14 @@ pub enum BackendError {
     /// Two programs that hang on one function did not tell which of them runs first.
     #[error("this kernel does not tell in which order it runs two programs of one function")]
     NoOrder,
+    /// Threads cannot be handed over on such a kernel.
+    #[error(
+        "this kernel preempts its own programs (PREEMPT_RT): they cannot hand a thread over before its call goes on"
+    )]
+    Realtime,
+    /// A process is another session's target.
+    #[error("process {0} is a target of another finject already")]
+    AnothersTarget(u32),
     /// A target ended while it was being attached.
     #[error("process {0} ended before the faults were in force")]
     TargetGone(u32),
@@ -140,6 +148,11 @@ impl BackendError {
             Self::NoFault { .. } => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
+            Self::Realtime => vec!["use --backend ptrace, which holds threads on any kernel".into()],
+            Self::AnothersTarget(_) => vec![
+                "finject ctl add has a rule join that session; finject ctl list tells which run"
+                    .into(),
+            ],
             Self::NotHandedOver { .. } => vec![
                 "begin the session with that rule, out of force: `armed = false` in a file of rules; or attach to \
                  the process by --pid"
@@ -178,6 +191,8 @@ impl BackendError {
             Self::Machine { .. }
                 | Self::Collision { .. }
                 | Self::NoSuchStub { .. }
+                | Self::Realtime
+                | Self::AnothersTarget(_)
                 | Self::Launch(LaunchError::Filter(_))
                 | Self::Trace(_)
         )
@@ -195,6 +210,7 @@ impl BackendError {
                 !matches!(errno, Some(libc::EBUSY | libc::EMFILE | libc::ENFILE))
             }
             Self::NoFault { .. } => true,
+            Self::AnothersTarget(_) => false,
             _ => self.is_machine(),
         }
     }

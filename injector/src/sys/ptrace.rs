@@ -267,6 +267,14 @@ pub struct MadeAgain {
     nr: u64,
 }
 
+impl MadeAgain {
+    /// The call of this number by the instruction in front of that one.
+    pub fn of(instruction: u64, nr: u64) -> Self {
+        let instruction = instruction.wrapping_sub(ENTRY_BYTES);
+        Self { instruction, nr }
+    }
+}
+
 /// A stopped thread's registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Registers(libc::user_regs_struct);

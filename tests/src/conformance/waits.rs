@@ -1,10 +1,11 @@
 //! The cases of calls that wait, and of what comes after a call.
 
 use std::{
-    fs,
+    fs, thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Observed, Rig, fired};
@@ -126,6 +127,93 @@ pub(super) fn all_threads_are_held(rig: &Rig) {
     let (_, summary, events) = running.finish();
     assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
     assert_eq!(fired(&events)[0]["action"], "stop");
+}
+
+/// Like any other, and the session ends with it.
+pub(super) fn a_held_process_can_be_killed(rig: &Rig) {
+    let victim = ["threads", "2", "1", "getppid"];
+    let mut running = rig.start(&["--rule", "getppid=hold:60s@1"], programs::VICTIM, &victim);
+    running.victim.go();
+    rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
+    running.victim.signal_worker(Signal::KILL);
+    let (ended, summary, _) = running.finish();
+    let killed = if rig.way.launches() { Some(137) } else { None };
+    assert_eq!(ended.code(), killed, "{ended}");
+    assert_eq!(summary["ending"], "targets-ended", "{summary}");
+}
+
+/// It runs when the thread is let go, and no sooner.
+pub(super) fn a_handler_may_jump_out_of_a_held_call(rig: &Rig) {
+    let victim = ["jump", "5"];
+    let mut running = rig.start(
+        &["--rule", "getppid=hold:60s@2"],
+        programs::BEFALLEN,
+        &victim,
+    );
+    running.victim.go();
+    rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
+    running.victim.signal_worker(Signal::USR1);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(rig.ctl(&mut running, &["release", "r1"])["released"], 1);
+    running.victim.done();
+    let said = running.victim.lines();
+    let saw = said.iter().find(|line| line.starts_with("who=self"));
+    assert_eq!(saw.unwrap(), "who=self calls=4 errors=0 jumps=1");
+    let (_, summary, _) = running.finish();
+    assert_eq!(summary["rules"][0]["matched"], 6, "{summary}");
+}
+
+/// And the call is followed by what the rule says, as if there had been no handler.
+pub(super) fn a_handler_may_run_before_a_held_call(rig: &Rig) {
+    let victim = ["handle", "5"];
+    let rule = ["--rule", "getppid=hold:60s+after:EPERM@2"];
+    let mut running = rig.start(&rule, programs::BEFALLEN, &victim);
+    running.victim.go();
+    rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
+    running.victim.signal_worker(Signal::USR1);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(rig.ctl(&mut running, &["release", "r1"])["released"], 1);
+    running.victim.done();
+    let said = running.victim.lines();
+    let saw = said.iter().find(|line| line.starts_with("who=self"));
+    assert_eq!(saw.unwrap(), "who=self calls=5 errors=1 jumps=1");
+    let (_, summary, events) = running.finish();
+    let rule = &summary["rules"][0];
+    assert_eq!(
+        (&rule["matched"], &rule["moot"]),
+        (&6.into(), &0.into()),
+        "{summary}"
+    );
+    let fired = fired(&events);
+    assert_eq!(fired.len(), 1, "{summary}");
+    assert_eq!(fired[0]["value"], -1, "{}", fired[0]);
+}
+
+/// The held thread is no more, and the program goes on under its rules.
+pub(super) fn another_thread_may_exec_while_one_is_held(rig: &Rig) {
+    for first in ["caller", "executer"] {
+        let rules = ["--rule", "getppid=hold:60s@1", "--rule", "getppid=EPERM@3"];
+        let then = [
+            "exec",
+            first,
+            programs::VICTIM,
+            "threads",
+            "1",
+            "3",
+            "getppid",
+        ];
+        let mut running = rig.start(&rules, programs::BEFALLEN, &then);
+        running.victim.go();
+        rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
+        // It executes the other program, and that begins.
+        running.victim.go();
+        running.victim.go();
+        let seen = running.victim.seen("self");
+        assert_eq!((seen.calls, seen.errors), (3, 1), "{first}");
+        let (_, summary, _) = running.finish();
+        assert_eq!(summary["rules"][1]["matched"], 4, "{first}: {summary}");
+        assert_eq!(summary["rules"][1]["fired"], 1, "{first}: {summary}");
+    }
 }
 
 /// They run the real call then.

@@ -6,6 +6,7 @@ pub mod btf;
 pub mod engine;
 pub mod kallsyms;
 pub mod object;
+mod others;
 pub mod probe;
 pub mod support;
 mod tests_of_calls;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use injector_common::Event;
 
 use self::engine::{AttachKind, Engine, EngineError, EngineSpec};
+use self::others::Others;
 use self::probe::{Capabilities, Need};
 use self::tests_of_calls::Tester;
 use super::launching::image;
@@ -43,6 +45,8 @@ pub struct Ebpf {
     engine: Option<Engine>,
     /// What is hooked.
     stubs: Vec<Stub>,
+    /// Sessions that were there before.
+    others: Others,
     targets: Vec<OwnedFd>,
     launched: Option<Launched>,
     /// Holds threads, where a rule says so.
@@ -119,6 +123,7 @@ impl Ebpf {
             tester: Tester::new(Canary::start()?),
             engine: None,
             stubs: Vec::new(),
+            others: Others::default(),
             targets: Vec::new(),
             launched: None,
             actor: None,
@@ -299,7 +304,10 @@ impl Ebpf {
         changed
     }
 
-    fn add(engine: &Engine, process: &Process) -> Result<Option<OwnedFd>, BackendError> {
+    fn add(&self, engine: &Engine, process: &Process) -> Result<Option<OwnedFd>, BackendError> {
+        if self.others.have(process.tgid.0) {
+            return Err(BackendError::AnothersTarget(process.tgid.0));
+        }
         // The handle first: if it is still good after the process was added, it was that process
         // that was added, and its end will be seen.
         let Ok(handle) = pidfd_open(process.tgid.0) else {
@@ -341,6 +349,9 @@ impl Ebpf {
         if plan.dry_run || !spec.has_holds(plan.spin_max) {
             return Ok(());
         }
+        if !self.capabilities.has(Need::Preemption) {
+            return Err(BackendError::Realtime);
+        }
         let memory = Arc::clone(self.engine()?.memory());
         let tester = self.tester.pid();
         let launched = self.launched.as_ref().map(|own| Tgid(own.command.pid()));
@@ -371,7 +382,7 @@ impl Ebpf {
             return Ok(());
         };
         for process in targets {
-            let handle = Self::add(engine, process)?;
+            let handle = self.add(engine, process)?;
             let handle = handle.ok_or(BackendError::TargetGone(process.tgid.0))?;
             self.targets.push(handle);
         }
@@ -391,7 +402,7 @@ impl Ebpf {
                 .collect();
             let mut grown = false;
             for process in descendants(&all, &known, &never) {
-                grown |= Self::add(engine, &process)?.is_some();
+                grown |= self.add(engine, &process)?.is_some();
             }
             if !grown {
                 return Ok(());
@@ -406,6 +417,7 @@ impl Backend for Ebpf {
         if !needs.is_empty() {
             return Err(BackendError::Machine { needs });
         }
+        self.others = Others::look();
         self.engine = Some(Engine::load(EngineSpec {
             spec: Spec::of(plan)?,
             spin_ns: nanoseconds(plan.spin_max),

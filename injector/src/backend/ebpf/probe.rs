@@ -41,6 +41,8 @@ pub enum Need {
     FunctionTracer,
     /// Addresses of kernel functions.
     Symbols,
+    /// A kernel that does not preempt its own programs.
+    Preemption,
     /// Counts of the runs that the kernel left out.
     MissCounts,
     /// The list of hooked functions, to see other agents.
@@ -60,6 +62,7 @@ impl std::fmt::Display for Need {
             Self::Override => "error injection",
             Self::FunctionTracer => "function tracer",
             Self::Symbols => "kernel symbols",
+            Self::Preemption => "preemption",
             Self::MissCounts => "miss counts",
             Self::TraceFiles => "trace files",
         })
@@ -182,6 +185,7 @@ pub fn probe() -> Capabilities {
         },
         function_tracer(),
         symbols,
+        preemption(&kernel_version()),
         miss_counts(parsed.as_ref()),
         trace_files(),
     ];
@@ -267,6 +271,27 @@ fn kernel() -> Finding {
             Need::Kernel,
             "/proc/sys/kernel/osrelease says nothing known",
         ),
+    }
+}
+
+/// How the running kernel was built: the fourth word of uname(2) and on.
+fn kernel_version() -> String {
+    let version = fs::read_to_string("/proc/sys/kernel/version").unwrap_or_default();
+    version.trim().to_owned()
+}
+
+/// A signal that a program sends comes by an interrupt, which on PREEMPT_RT is a thread, while the program waits for it
+/// (kernel/trace/bpf_trace.c, `bpf_send_signal_common`; kernel/irq_work.c).
+fn preemption(version: &str) -> Finding {
+    let mut words = version.split_ascii_whitespace();
+    if words.any(|word| word == "PREEMPT_RT") {
+        lacking(
+            Need::Preemption,
+            "PREEMPT_RT",
+            "delays above --spin-max, hold, stop, after:, short: and corrupt: need --backend ptrace here",
+        )
+    } else {
+        found(Need::Preemption, "not PREEMPT_RT")
     }
 }
 
@@ -481,6 +506,19 @@ mod tests {
             trampolines(list, &names),
             ["__x64_sys_write", "__x64_sys_read"]
         );
+    }
+
+    #[test]
+    fn a_kernel_that_preempts_its_programs_is_told_by_its_version() {
+        for (version, state) in [
+            ("#1 SMP PREEMPT_DYNAMIC Debian 6.12.57-1 (2025-11-05)", true),
+            ("#1 SMP PREEMPT_RT Debian 6.12.57-1 (2025-11-05)", false),
+            ("#2 SMP PREEMPT_RT_NOT_THIS", true),
+            ("", true),
+        ] {
+            let finding = preemption(version);
+            assert_eq!(finding.state == State::Found, state, "{version}");
+        }
     }
 
     #[test]

@@ -433,6 +433,9 @@ impl Tracing<'_> {
     /// The faults are over: nothing happens any more after calls that run.
     pub(super) fn let_all_run(&mut self) {
         self.end_edits();
+        for tracee in self.tracees.values_mut() {
+            tracee.behind = None;
+        }
         for mut held in self.keeping.take_running() {
             held.stay.let_go(monotonic_ns());
             self.settle(&held);

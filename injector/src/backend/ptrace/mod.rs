@@ -4,6 +4,7 @@
 
 pub(super) mod act;
 mod acting;
+mod behind;
 pub mod census;
 pub mod count;
 mod data;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use injector_common::{Event, EventKind, RunState};
 
+use super::behind::Behind;
 use super::editing::Spare;
 use super::filters::Filters;
 use super::held::Keeping;
@@ -69,6 +70,8 @@ pub(super) struct Tracee {
     /// The call that the kernel program lets through is the one that it has handed over: it comes behind whatever
     /// handlers run first.
     pub(super) is_handed_over: bool,
+    /// Such a call, while a handler runs before it.
+    pub(super) behind: Option<Behind>,
 }
 
 impl Tracee {
@@ -96,6 +99,7 @@ impl Tracee {
             signal: 0,
             is_late: false,
             is_handed_over: false,
+            behind: None,
         }
     }
 }
@@ -352,6 +356,7 @@ impl<'t> Tracing<'t> {
                     && (tracee.deadline.is_some()
                         || tracee.asked.is_some()
                         || tracee.is_altered()
+                        || tracee.behind.is_some()
                         || self.keeping.waits_for(tid)) =>
             {
                 Resume::ToSyscall
@@ -394,7 +399,10 @@ impl<'t> Tracing<'t> {
                     return self.go_on(tid, signal);
                 }
                 self.mend(tid, Cause::Signal(signal));
-                if self.keeping.waits_for(tid) && sleep::is_handled(tid, Some(signal)) {
+                if sleep::is_handled(tid, Some(signal))
+                    && !self.goes_behind(tid)
+                    && self.keeping.waits_for(tid)
+                {
                     // A handler comes next, and then another call.
                     self.is_elsewhere(tid);
                 }
@@ -516,7 +524,7 @@ impl<'t> Tracing<'t> {
                 self.left(tid);
             }
             let is_over = |tracee: &Tracee| !tracee.again && tracee.made_again.is_none();
-            if self.tracees.get(&tid).is_some_and(is_over) {
+            if !self.comes_back(tid) && self.tracees.get(&tid).is_some_and(is_over) {
                 self.ran(tid);
             }
             // Where there is a filter, the next call's entry may not be seen.
@@ -541,6 +549,8 @@ impl<'t> Tracing<'t> {
                 // Where there is a filter, it tells of the calls that count.
                 if !self.own.sees_few() {
                     self.entered(tid, &entry);
+                } else if self.is_in_handler(tid, &entry) {
+                    // What comes after another call waits for that.
                 } else if !self.keeping.may_go_on_as(tid, &entry) {
                     self.is_elsewhere(tid);
                 } else if self.own.acts() {

@@ -1,0 +1,88 @@
+/* What befalls a thread while its call is held.
+ *
+ *   befallen jump N           on a line from standard input it calls getppid N times, from a place to which its handler of
+ *                             SIGUSR1 jumps, and says
+ *
+ *                                 who=self calls=N errors=N jumps=N
+ *
+ *                             calls: those that came back. It ends with standard input.
+ *   befallen handle N         the same, where the handler makes a call of its own and returns; jumps: how often it ran
+ *   befallen exec WHO P ...   on a line one thread calls getppid, and on the next line another executes the program P; WHO
+ *                             says which of the two is the first: caller or executer */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static sigjmp_buf place;
+static char **program;
+
+static volatile long jumps, returns;
+
+static void jump(int number) {
+    /* A call like the one that it came before. */
+    syscall(SYS_getpid);
+    if (!returns) siglongjmp(place, number);
+    jumps++;
+}
+
+static void wait_line(void) {
+    char byte;
+    while (read(0, &byte, 1) == 1 && byte != '\n') {
+    }
+}
+
+static void *call(void *nothing) {
+    for (;;) {
+        syscall(SYS_getppid);
+        usleep(1000);
+    }
+    return nothing;
+}
+
+static void *execute(void *nothing) {
+    wait_line();
+    execv(program[0], program);
+    perror(program[0]);
+    exit(1);
+    return nothing;
+}
+
+int main(int count, char **words) {
+    if (count < 3) return 2;
+    printf("ready %d none\n", (int)getpid());
+    fflush(stdout);
+    wait_line();
+    if (!strcmp(words[1], "exec")) {
+        int calls_first = !strcmp(words[2], "caller");
+        pthread_t other;
+        program = words + 3;
+        pthread_create(&other, NULL, calls_first ? execute : call, NULL);
+        (calls_first ? call : execute)(NULL);
+    }
+    volatile long calls = 0, errors = 0, made = 0;
+    returns = !strcmp(words[1], "handle");
+    long number = atol(words[2]), parent = getppid();
+    struct sigaction action = {.sa_handler = jump};
+    sigaction(SIGUSR1, &action, NULL);
+    while (made < number) {
+        if (sigsetjmp(place, 1)) {
+            jumps++;
+            continue;
+        }
+        made++;
+        errors += syscall(SYS_getppid) != parent;
+        calls++;
+    }
+    printf("who=self calls=%ld errors=%ld jumps=%ld\n", calls, errors, jumps);
+    fflush(stdout);
+    char byte;
+    while (read(0, &byte, 1) == 1) {
+    }
+    return 0;
+}
