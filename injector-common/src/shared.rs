@@ -53,8 +53,8 @@ pub struct Control {
 /// Which entry program decides. There are two only while one takes another's place: both hang on each function then, a
 /// call runs them one behind the other, and exactly one of them has to decide it.
 ///
-/// The way from `Of(a)` to `Of(b)`: no [`Shift`] holds anything; `Changing` to `a`; whatever ran before has ended;
-/// `Changing` to `b`; it has ended once more; `Of(b)`; and once more, before the first program goes.
+/// From `Of(a)` it comes to `Of(b)` by the steps of [`Turn::way`]; between them, and before the first program goes, whatever
+/// ran before has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// The program of this number, which counts from 1.
@@ -65,6 +65,8 @@ pub enum Turn {
         to: u32,
         /// The one of the two that runs first for each call.
         first: u32,
+        /// The one that takes the other's place: what was left by programs before those two is told by it.
+        successor: u32,
     },
 }
 
@@ -74,10 +76,37 @@ impl Turn {
     pub const fn word(self) -> u64 {
         match self {
             Self::Of(program) => (program as u64) << 2,
-            Self::Changing { to, first } => (to as u64) << 2 | ((first == to) as u64) << 1 | 1,
+            Self::Changing {
+                to,
+                first,
+                successor,
+            } => {
+                (successor as u64) << SUCCESSOR | (to as u64) << 2 | ((first == to) as u64) << 1 | 1
+            }
         }
     }
+
+    /// The steps by which a program takes another's place.
+    pub const fn way(old: u32, new: u32, first: u32) -> [Self; 3] {
+        let successor = new;
+        [
+            Self::Changing {
+                to: old,
+                first,
+                successor,
+            },
+            Self::Changing {
+                to: new,
+                first,
+                successor,
+            },
+            Self::Of(new),
+        ]
+    }
 }
+
+/// Where the number of the program that takes another's place stands in the word of a turn.
+const SUCCESSOR: u32 = 34;
 
 /// What the first of two programs that run for the same call leaves for the second one, which runs right after it, on the
 /// same processor: one for each processor.
@@ -86,7 +115,8 @@ impl Turn {
 pub struct Shift {
     /// The caller, as the kernel's helper gives it: process and thread. 0 where nothing is left.
     pub caller: u64,
-    /// The call's number, and 1 shifted by 32 for the 32-bit ABI.
+    /// The call's number, 1 shifted by 32 for the 32-bit ABI, and the number of the program that takes the other's place
+    /// shifted by 33.
     pub call: u64,
     /// 1 where the first one decides the call.
     pub decides: u64,
@@ -103,8 +133,9 @@ impl Shift {
     /// Whether a program decides a call, where `word` is that of [`Turn::Changing`].
     #[inline(always)]
     pub fn decides(&mut self, word: u64, program: u32, caller: u64, call: u64) -> bool {
-        let is_its_turn = word >> 2 == u64::from(program);
+        let is_its_turn = (word >> 2) as u32 == program;
         let first_has_turn = word >> 1 & 1 != 0;
+        let call = call | (word >> SUCCESSOR) << 33;
         if is_its_turn == first_has_turn {
             *self = Self {
                 caller,
@@ -199,7 +230,7 @@ pub struct RuleCell {
     pub first_ns: u64,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
     pub last_ns: u64,
-    /// The rules that a firing puts in force, a bit each. Written before anything is attached.
+    /// The rules that a firing puts in force, a bit each. Written before the rule is in force for the first time.
     pub arms: u64,
     /// Those that it takes out of force.
     pub disarms: u64,
@@ -224,13 +255,13 @@ pub struct Shared {
     pub release: Release,
     /// One cell a rule, by the rule's index in the plan.
     pub cells: [RuleCell; MAX_RULES],
-    /// The rules, by index. Written before anything is attached.
+    /// The rules, by index. Each is written once, before it is in force for the first time.
     pub rules: [WireRule; MAX_RULES],
     /// For each ABI and number (index `abi * MAX_NR + nr`) a bit for each rule that names the call.
-    /// Written before anything is attached.
+    /// Changed for rules that are out of force.
     pub calls: [u64; (ABIS * MAX_NR) as usize],
     /// For each ABI and number, as in `calls`, how its arguments are read; set where a rule that
-    /// looks at them names the call. Written before anything is attached.
+    /// looks at them names the call. Written before such a rule is in force for the first time.
     pub kinds: [ArgKinds; (ABIS * MAX_NR) as usize],
     /// One bit a process id: is it a target?
     pub targets: [u64; PID_LIMIT as usize / 64],

@@ -5,13 +5,8 @@ use injector_common::{Shift, Turn};
 
 /// The way from the first program to the second.
 fn way(first: u32) -> [u64; 4] {
-    [
-        Turn::Of(1),
-        Turn::Changing { to: 1, first },
-        Turn::Changing { to: 2, first },
-        Turn::Of(2),
-    ]
-    .map(Turn::word)
+    let [about_to, just_has, has] = Turn::way(1, 2, first);
+    [Turn::Of(1), about_to, just_has, has].map(Turn::word)
 }
 
 /// What the program does with a call: see `has_turn` of the kernel program.
@@ -78,7 +73,13 @@ fn exactly_one_program_decides_each_call() {
     histories(4, 0, &mut Vec::new(), &mut |calls| {
         for order in [[1, 2], [2, 1]] {
             for override_ends in [false, true] {
-                let mut shifts = [Shift::NONE; 2];
+                // On one processor there is what an earlier change has left, for the same caller and call.
+                let earlier = Shift {
+                    caller: 7 << 32 | 9,
+                    call: 1 << 33,
+                    decides: u64::from(override_ends),
+                };
+                let mut shifts = [Shift::NONE, earlier];
                 for call in calls {
                     let deciding = who(order, *call, &mut shifts, override_ends);
                     assert_eq!(deciding.len(), 1, "{call:?} of {calls:?}, {order:?}");
@@ -97,7 +98,7 @@ fn the_turn_alone_does_not_do() {
         let turns = [way(order[0])[1], way(order[0])[2]];
         let decide = order.into_iter().zip(turns);
         decide
-            .filter(|(program, turn)| turn >> 2 == u64::from(*program))
+            .filter(|(program, turn)| (turn >> 2) as u32 == *program)
             .count()
     };
     assert_eq!([by_turn([1, 2]), by_turn([2, 1])], [2, 0]);
@@ -108,8 +109,16 @@ fn turns_are_words_of_their_own() {
     let mut words = vec![];
     for program in [1, 2, 3] {
         words.push(Turn::Of(program).word());
-        for first in [program, program + 1] {
-            words.push(Turn::Changing { to: program, first }.word());
+        for first in [program, 9] {
+            for successor in [program, program + 1] {
+                let to = program;
+                let turn = Turn::Changing {
+                    to,
+                    first,
+                    successor,
+                };
+                words.push(turn.word());
+            }
         }
     }
     let mut distinct = words.clone();

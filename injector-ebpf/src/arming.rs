@@ -49,7 +49,7 @@ extern "C" fn arm_one(index: u32, arming: *mut Arming) -> i64 {
 #[inline(never)]
 pub fn fired(cell: *const RuleCell, now_ns: u64) -> u32 {
     let shared = maps::shared();
-    // SAFETY: the mapped memory; the masks do not change while attached.
+    // SAFETY: the mapped memory; the masks do not change once the rule was in force.
     unsafe {
         let control = &raw mut (*shared).control;
         let mut arming = Arming {

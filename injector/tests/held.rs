@@ -68,7 +68,7 @@ fn get_their_own_signals_and_no_other_traced() {
 #[test]
 fn give_what_they_give_while_finject_is_killed() {
     for caller in Caller::ALL {
-        let calls = scaled(scaled(10_000_000));
+        let calls = scaled(10_000_000 / 3);
         calls_give_what_they_give(Way::PtraceAttach, FINJECT, caller, calls);
     }
 }

@@ -7,6 +7,7 @@
  *
  *                             calls: those that came back. It ends with standard input.
  *   befallen handle N         the same, where the handler makes a call of its own and returns; jumps: how often it ran
+ *   befallen count 0          the same without a handler, until the next line
  *   befallen exec WHO P ...   on a line one thread calls getppid, and on the next line another executes the program P; WHO
  *                             says which of the two is the first: caller or executer */
 #define _GNU_SOURCE
@@ -22,19 +23,25 @@
 static sigjmp_buf place;
 static char **program;
 
-static volatile long jumps, returns;
+static void wait_line(void) {
+    char byte;
+    while (read(0, &byte, 1) == 1 && byte != '\n') {
+    }
+}
+
+static volatile long jumps, returns, is_over;
+
+static void *await_end(void *nothing) {
+    wait_line();
+    is_over = 1;
+    return nothing;
+}
 
 static void jump(int number) {
     /* A call like the one that it came before. */
     syscall(SYS_getpid);
     if (!returns) siglongjmp(place, number);
     jumps++;
-}
-
-static void wait_line(void) {
-    char byte;
-    while (read(0, &byte, 1) == 1 && byte != '\n') {
-    }
 }
 
 static void *call(void *nothing) {
@@ -67,10 +74,13 @@ int main(int count, char **words) {
     }
     volatile long calls = 0, errors = 0, made = 0;
     returns = !strcmp(words[1], "handle");
+    int counts = !strcmp(words[1], "count");
+    pthread_t other;
+    if (counts) pthread_create(&other, NULL, await_end, NULL);
     long number = atol(words[2]), parent = getppid();
     struct sigaction action = {.sa_handler = jump};
     sigaction(SIGUSR1, &action, NULL);
-    while (made < number) {
+    while (counts ? !is_over : made < number) {
         if (sigsetjmp(place, 1)) {
             jumps++;
             continue;

@@ -283,9 +283,11 @@ pub fn calls_give_what_they_give(
         thread::sleep(Duration::from_millis(rng.u64(0..600)));
         session.signal(Signal::KILL);
         let ended = session.wait(PATIENCE);
-        // It may have ended with the program.
-        assert!(ended.code().is_none() || victim.is_done(), "{ended}");
-        killed += 1;
+        // It may have ended with the program; or the tracer of the last one was still waiting for a thread to call.
+        let is_early = ended.err().contains("is traced already");
+        let is_right = ended.code().is_none() || victim.is_done() || is_early;
+        assert!(is_right, "{ended}");
+        killed += u64::from(!is_early);
     }
     let saw = numbers(&victim.lines());
     println!("{way:?} {caller:?}: {killed} killed: {saw:?}");
@@ -295,7 +297,10 @@ pub fn calls_give_what_they_give(
         "{saw:?}"
     );
     assert_eq!(saw["sent"], saw["got"], "{saw:?}");
-    assert!(killed > 1, "it was done before anything befell it: {saw:?}");
+    assert!(
+        killed > 1 && saw["sent"] > 10,
+        "it was done too early: {saw:?}"
+    );
     let ended = victim.end();
     assert_eq!(ended.code(), Some(0), "{ended}");
 }

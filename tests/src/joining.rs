@@ -13,7 +13,9 @@ use serde_json::Value;
 use crate::{
     child::{Ended, PATIENCE, eventually},
     conformance::{Rig, Running, Way},
+    finject::Finject,
     programs,
+    victim::Victim,
 };
 
 /// A rule that names the call from the start, where only such calls come to finject.
@@ -56,6 +58,8 @@ pub fn a_rule_joins_and_leaves(way: Way, finject: impl Into<PathBuf>) {
     // In whatever way it is spelled.
     let again = rig.ctl(&mut running, &["add", " getppid=EIO "]);
     assert_eq!((&again["added"], &again["rule"]), (&0.into(), &"r2".into()));
+    let fired = rules(&rig, &mut running)[1]["fired"].as_u64().unwrap();
+    assert!(fired > 0, "{way:?}");
     for removed in [1, 0] {
         let answer = rig.ctl(&mut running, &["remove", "r2"]);
         assert_eq!(answer["removed"], removed, "{way:?}");
@@ -66,12 +70,12 @@ pub fn a_rule_joins_and_leaves(way: Way, finject: impl Into<PathBuf>) {
         let ended = rig.try_ctl(&mut running, &[command, "r2"]);
         refused(&ended, &["r2 was removed", "ctl add"]);
     }
-    let fired = |rig: &Rig, running: &mut Running| rules(rig, running)[1]["fired"].as_u64();
     let added = rig.ctl(&mut running, &["add", rule]);
     assert_eq!((&added["added"], &added["rule"]), (&1.into(), &"r2".into()));
-    running.victim.until(PATIENCE, true);
     // What it did before is not forgotten.
-    assert!(fired(&rig, &mut running).unwrap() > 1, "{way:?}");
+    let status = rules(&rig, &mut running);
+    assert!(status[1]["fired"].as_u64() >= Some(fired), "{way:?}");
+    running.victim.until(PATIENCE, true);
     rig.ctl(&mut running, &["remove", "r2"]);
     running.victim.until(PATIENCE, false);
 
@@ -90,7 +94,10 @@ pub fn a_rule_joins_and_leaves(way: Way, finject: impl Into<PathBuf>) {
             &["add", "--name", "a b", "getppid=EIO"],
             &["`a b`", "letters"],
         ),
-        (&["add", "--name", "lies", "getppid=EIO"], &["lies"]),
+        (
+            &["add", "--name", "lies", "getppid=EINTR"],
+            &["lies is the name of another rule", "choose another"],
+        ),
     ] {
         refused(&rig.try_ctl(&mut running, command), says);
     }
@@ -128,47 +135,56 @@ pub fn a_rule_that_holds_joins(way: Way, finject: impl Into<PathBuf>) {
     running.finish();
 }
 
-/// Rules join that need more of whoever decides, one by one, in the middle of so many calls: every thousandth of those is
-/// hit all the same, and none is counted twice or not at all.
-pub fn counts_go_on_while_rules_join(way: Way, finject: impl Into<PathBuf>, calls: u64) {
+/// Rules join that need more of whoever decides, one by one, while a program calls: every thousandth of its calls is hit all
+/// the same, and none is counted twice or not at all.
+pub fn counts_go_on_while_rules_join(way: Way, finject: impl Into<PathBuf>) {
     let rig = Rig::of(way, finject);
     let every = "getppid=EPERM@1000+1000";
-    let number = calls.to_string();
-    let mut running = rig.start(
-        &["--rule", every],
-        programs::VICTIM,
-        &["threads", "1", &number, "getppid"],
-    );
+    let mut running = rig.start(&["--rule", every], programs::BEFALLEN, &["count", "0"]);
+    let matched = |rig: &Rig, running: &mut Running| {
+        let rules = rules(rig, running);
+        rules[0]["matched"].as_u64().unwrap()
+    };
+    let goes_on = |running: &mut Running| {
+        let before = matched(&rig, running);
+        eventually(PATIENCE, "it goes on calling", || {
+            matched(&rig, running) > before
+        });
+    };
     running.victim.go();
     for rule in [
         // Each needs what the ones before did not: arguments, a spin, a tracer, data.
         "lseek(fd=77)=EIO",
         "getppid=delay:3us@1",
         "getppid=delay:2ms@7",
-        "getppid=hold:60s@999999999",
+        "pwrite64=short:50%@999999999",
     ] {
-        if rule.contains("fd=") && way.launches() {
+        if !rule.starts_with("getppid") && way.launches() {
             continue;
         }
-        let matched = |rig: &Rig, running: &mut Running| {
-            let rules = rules(rig, running);
-            rules[0]["matched"].as_u64().unwrap()
-        };
-        let before = matched(&rig, &mut running);
-        eventually(PATIENCE, "it goes on calling", || {
-            matched(&rig, &mut running) > before
-        });
+        goes_on(&mut running);
         rig.ctl(&mut running, &["add", rule]);
-        let behind = matched(&rig, &mut running);
-        assert!(behind < calls, "{way:?}: {rule} came after the last call");
     }
-    let seen = running.victim.seen("self");
-    assert_eq!((seen.calls, seen.errors), (calls, calls / 1000), "{way:?}");
+    goes_on(&mut running);
+    running.victim.go();
+    running.victim.done();
+    let said = running.victim.lines();
+    let saw = said
+        .iter()
+        .find(|line| line.starts_with("who=self"))
+        .unwrap();
+    let number = |name: &str| -> u64 {
+        let word = saw.split(' ').find_map(|word| word.strip_prefix(name));
+        word.unwrap().parse().unwrap()
+    };
+    // It has called once before, to know what to expect.
+    let (calls, errors) = (number("calls=") + 1, number("errors="));
+    assert_eq!(errors, calls / 1000, "{way:?}: {saw}");
     let rules = rules(&rig, &mut running);
     assert_eq!(
         (&rules[0]["matched"], &rules[0]["fired"]),
-        (&calls.into(), &(calls / 1000).into()),
-        "{way:?}"
+        (&calls.into(), &errors.into()),
+        "{way:?}: {saw}"
     );
     rig.ctl(&mut running, &["stop"]);
     running.finish();
@@ -195,16 +211,16 @@ pub fn only_what_is_needed_is_hooked(finject: impl Into<PathBuf>) {
     let mut running = rig.start(
         &["--rule", "fsync=EPERM"],
         programs::VICTIM,
-        &["loop", "getppid"],
+        &["loop", "fdatasync"],
     );
     // Kprobes on the first instruction of a function are the tracer's, which lists them.
     let hooked = || {
         let list = fs::read_to_string("/sys/kernel/tracing/enabled_functions").unwrap();
-        ["__x64_sys_fsync", "__x64_sys_getppid"]
+        ["__x64_sys_fsync", "__x64_sys_fdatasync"]
             .map(|function| list.lines().any(|line| line.starts_with(function)))
     };
     assert_eq!(hooked(), [true, false]);
-    rig.ctl(&mut running, &["add", "getppid=EIO"]);
+    rig.ctl(&mut running, &["add", "fdatasync=EIO"]);
     assert_eq!(hooked(), [true, true]);
     running.victim.until(PATIENCE, true);
     rig.ctl(&mut running, &["remove", "r1"]);
@@ -212,7 +228,7 @@ pub fn only_what_is_needed_is_hooked(finject: impl Into<PathBuf>) {
     rig.ctl(&mut running, &["remove", "r2"]);
     assert_eq!(hooked(), [false, false]);
     running.victim.until(PATIENCE, false);
-    rig.ctl(&mut running, &["add", "getppid=EIO"]);
+    rig.ctl(&mut running, &["add", "fdatasync=EIO"]);
     running.victim.until(PATIENCE, true);
     rig.ctl(&mut running, &["stop"]);
     running.finish();
@@ -232,6 +248,36 @@ pub fn rules_by_thread_are_refused(finject: impl Into<PathBuf>) {
     assert_eq!(rules(&rig, &mut running).len(), 1);
     rig.ctl(&mut running, &["add", "getppid=EIO"]);
     running.victim.until(PATIENCE, true);
+    rig.ctl(&mut running, &["stop"]);
+    running.finish();
+}
+
+/// A rule whose threads cannot be held is refused, and the session goes on as before: also where some of its targets'
+/// could be.
+pub fn a_refused_rule_changes_nothing(finject: impl Into<PathBuf>) {
+    let finject = finject.into();
+    let traced = Victim::of(programs::VICTIM, &["threads", "1", "1", "fsync"]);
+    let other = Finject::of(&finject).args(["--backend", "ptrace"]);
+    let other = other.rule("fsync=EPERM").pid(traced.pid()).start();
+    let rig = Rig::of(Way::EbpfAttach, finject);
+    let pid = traced.pid().to_string();
+    let mut running = rig.start(
+        &["--rule", "getppid=EIO", "--pid", &pid],
+        programs::VICTIM,
+        &["loop", "getppid"],
+    );
+    running.victim.until(PATIENCE, true);
+    let ended = rig.try_ctl(&mut running, &["add", "getppid=hold@999999999"]);
+    refused(&ended, &["is traced already", "one tracer"]);
+    assert_eq!(rules(&rig, &mut running).len(), 1);
+    for _ in 0..2 {
+        rig.ctl(&mut running, &["disarm", "r1"]);
+        running.victim.until(PATIENCE, false);
+        assert_eq!(rig.ctl(&mut running, &["arm", "r1"])["armed"], 1);
+        running.victim.until(PATIENCE, true);
+    }
+    other.stop();
+    rig.ctl(&mut running, &["add", "getppid=hold@999999999"]);
     rig.ctl(&mut running, &["stop"]);
     running.finish();
 }

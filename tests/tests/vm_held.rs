@@ -58,7 +58,7 @@ fn give_what_they_give_while_finject_is_killed() {
     // They call while hooks come and go.
     stay_on_first_processor();
     for caller in Caller::ALL {
-        let calls = scaled(scaled(10_000_000));
+        let calls = scaled(10_000_000 / 3);
         calls_give_what_they_give(Way::EbpfAttach, guest::finject(), caller, calls);
         kernel::is_clean_within(PATIENCE);
     }

@@ -4,8 +4,8 @@ use finject_tests::{
     conformance::Way,
     guest,
     joining::{
-        a_rule_joins_and_leaves, a_rule_that_holds_joins, counts_go_on_while_rules_join,
-        only_what_is_needed_is_hooked, rules_by_thread_are_refused,
+        a_refused_rule_changes_nothing, a_rule_joins_and_leaves, a_rule_that_holds_joins,
+        counts_go_on_while_rules_join, only_what_is_needed_is_hooked, rules_by_thread_are_refused,
     },
     needs_override,
     victim::stay_on_first_processor,
@@ -37,7 +37,7 @@ fn hold_threads_where_nobody_was_held() {
 fn leave_the_counts_of_others_alone() {
     needs_override!();
     stay_on_first_processor();
-    counts_go_on_while_rules_join(Way::EbpfAttach, guest::finject(), 2_000_000);
+    counts_go_on_while_rules_join(Way::EbpfAttach, guest::finject());
 }
 
 #[test]
@@ -45,6 +45,13 @@ fn hook_and_unhook() {
     needs_override!();
     stay_on_first_processor();
     only_what_is_needed_is_hooked(guest::finject());
+}
+
+#[test]
+fn are_refused_without_a_trace() {
+    needs_override!();
+    stay_on_first_processor();
+    a_refused_rule_changes_nothing(guest::finject());
 }
 
 #[test]

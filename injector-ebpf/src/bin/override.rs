@@ -283,7 +283,7 @@ extern "C" fn carry_out_callback(index: u32, call: *mut InCall) -> i64 {
         listed.rule as usize & (MAX_RULES - 1),
         listed.step as usize & (MAX_STEPS - 1),
     );
-    // SAFETY: the mapped memory, both indices below their lengths; rules do not change while attached.
+    // SAFETY: the mapped memory, both indices below their lengths; a rule does not change once it was in force.
     unsafe {
         let cell = &raw mut (*shared).cells[rule];
         let step = &(*shared).rules[rule].steps[step];
@@ -317,7 +317,7 @@ fn next_rule(call: &mut InCall) -> u32 {
     call.pending &= call.pending.wrapping_sub(1);
     let is_last = u32::from(call.pending == 0);
     let shared = maps::shared();
-    // SAFETY: the mapped memory, the index below MAX_RULES; rules do not change while attached.
+    // SAFETY: the mapped memory, the index below MAX_RULES; a rule does not change once it was in force.
     let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
     if maps::has_tests() != 0 && rule.has_tests() && !is_about(rule, call.abi != 0, call.nr) {
         // SAFETY: the mapped memory.

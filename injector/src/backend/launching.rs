@@ -65,9 +65,14 @@ pub(super) fn join(
     to: To,
     memory: &Memory,
 ) -> Result<(), BackendError> {
+    if index < spec.rules.len() {
+        // The filter was made for it, or it has joined before.
+        return spec.join(plan, index, memory);
+    }
     let rule = SpecRule::of(plan, index)?;
     let is_handed_over = |call: &CallSlot| {
         is_exec(*call)
+            || matches!(narrowed(&rule.wire, *call), Narrowed::Never)
             || spec.rules.iter().any(|known| {
                 known.calls.contains(call)
                     && matches!(narrowed_to(to, &known.wire, *call), Narrowed::All)

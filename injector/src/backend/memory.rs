@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{ABIS, LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
+use injector_common::limits::{ABIS, LEASE_NS, MARKS, MAX_NR, MAX_RULES, PID_LIMIT};
 use injector_common::mark::mark_of;
 use injector_common::{
     ArgKinds, Control, Counter, Mark, MarkState, Release as ReleaseCell, Released, RuleCell,
@@ -534,6 +534,34 @@ impl Memory {
         let word = self.mark(tid, offset_of!(Mark, word));
         // Its thread may have ended, and the mark be another's.
         let _ = word.compare_exchange(asked, passes, AcqRel, Acquire);
+        self.free_unnamed_mark(tid);
+    }
+
+    /// Of a call that no rule names any more nobody looks at the mark when it comes again.
+    fn free_unnamed_mark(&self, tid: u32) {
+        if let Some(mark) = self.passing(tid) {
+            let call = CallSlot {
+                compat: mark.abi != 0,
+                nr: mark.nr as u16,
+            };
+            if self.rules_of(call) == 0 {
+                let word = self.mark(tid, offset_of!(Mark, word));
+                let passes = MarkState::Passes.word(tid);
+                let _ = word.compare_exchange(passes, 0, AcqRel, Acquire);
+            }
+        }
+    }
+
+    /// The same of all threads' marks, once a rule names no calls any more.
+    pub fn free_unnamed_marks(&self) {
+        for mark in 0..MARKS {
+            let word =
+                offset_of!(Shared, marks) + mark * size_of::<Mark>() + offset_of!(Mark, word);
+            let tid = self.word(word).load(Acquire) as u32;
+            if tid != 0 {
+                self.free_unnamed_mark(tid);
+            }
+        }
     }
 
     /// The same for a call that was not marked, which is made again for the tracer; whether there was a mark

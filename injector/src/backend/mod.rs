@@ -92,9 +92,17 @@ pub enum BackendError {
         "the session began without a rule that counts by process or thread, and has no room for their counters"
     )]
     NoScopes,
-    /// Two programs that hang on one function did not tell which of them runs first.
-    #[error("this kernel does not tell in which order it runs two programs of one function")]
+    /// Which of two programs of one function runs first is told by a test call, and none of the hooked calls may be tried.
+    #[error(
+        "it is not known in which order this kernel runs two programs: none of the hooked calls can be tried"
+    )]
     NoOrder,
+    /// `membarrier(2)` waits for nothing where processors are kept free of the kernel's own work.
+    #[error("this kernel does not tell when its programs have ended (nohz_full)")]
+    NoGracePeriod,
+    /// More functions than are hooked one by one while others call.
+    #[error("{0} more functions are too many for a session that runs")]
+    TooManyFunctions(usize),
     /// Threads cannot be handed over on such a kernel.
     #[error(
         "this kernel preempts its own programs (PREEMPT_RT): they cannot hand a thread over before its call goes on"
@@ -158,7 +166,10 @@ impl BackendError {
                  the process by --pid"
                     .into(),
             ],
-            Self::NoScopes | Self::NoOrder => vec![
+            Self::NoScopes
+            | Self::NoOrder
+            | Self::NoGracePeriod
+            | Self::TooManyFunctions(_) => vec![
                 "begin the session with that rule, out of force: `armed = false` in a file of rules"
                     .into(),
             ],

@@ -69,6 +69,8 @@ impl Spec {
         index: usize,
         memory: &Memory,
     ) -> Result<(), BackendError> {
+        // Another's firing may have armed one that was taken away.
+        memory.disarm_rules(1 << (index % 64));
         if let Some(known) = self.rules.get(index) {
             memory.name_calls(index, &known.calls);
             return Ok(());

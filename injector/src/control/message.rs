@@ -45,7 +45,7 @@ pub enum Request {
         #[serde(default)]
         rules: Vec<String>,
     },
-    /// Has a rule join the session's. One that is there already, by its name or, where none is given, by its text,
+    /// Has a rule join the session's. One that is there already, by its text and by its name where one is given,
     /// is left as it is.
     Add {
         /// The rule, as rules are written.

@@ -505,3 +505,29 @@ impl Action {
         matches!(self, Self::Kill | Self::After(After::Kill))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_fits_an_argument_with_a_sign_or_without() {
+        for (value, bits, fits) in [
+            (0, 8, true),
+            (-1, 8, true),
+            (-128, 8, true),
+            (-129, 8, false),
+            (255, 8, true),
+            (256, 8, false),
+            (-0x8000_0000, 32, true),
+            (-0x8000_0001, 32, false),
+            (0xffff_ffff, 32, true),
+            (0x1_0000_0000, 32, false),
+            (i128::from(i64::MIN), 64, true),
+            (i128::from(u64::MAX), 64, true),
+        ] {
+            let number = Integer::new(value).unwrap();
+            assert_eq!(number.fits(bits), fits, "{value} in {bits} bits");
+        }
+    }
+}

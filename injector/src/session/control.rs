@@ -1,6 +1,7 @@
 //! What is asked of a session while it runs. Each request is answered once it is in force, so that some wait
 //! here: for threads that are let go, for a rule to hit.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ enum Awaited {
 pub(super) struct Control {
     pub(super) server: Server,
     pending: Vec<Pending>,
+    /// Requests that came behind one that may take a while.
+    asked: VecDeque<(Asker, Request)>,
     /// Requests to let threads go that come after the one that is being answered.
     releases: Vec<(Asker, Request)>,
     /// Whoever asked to end the session.
@@ -70,6 +73,7 @@ impl Control {
         Self {
             server,
             pending: Vec::new(),
+            asked: VecDeque::new(),
             releases: Vec::new(),
             stops: Vec::new(),
             choice,
@@ -91,7 +95,8 @@ impl Control {
             Awaited::NobodyWaits { .. } | Awaited::Released { .. } => 1,
             Awaited::Hits { .. } => 5,
         });
-        turns.min()
+        let next = (!self.asked.is_empty()).then_some(1);
+        turns.chain(next).min()
     }
 
     /// Whether the session was asked to end.
@@ -118,16 +123,23 @@ impl Control {
         }
         let pending = std::mem::take(&mut self.pending).into_iter();
         let releases = std::mem::take(&mut self.releases).into_iter();
+        let asked = std::mem::take(&mut self.asked).into_iter();
         let waiting = pending.map(|pending| pending.asker);
-        for asker in waiting.chain(releases.map(|(asker, _)| asker)) {
+        for asker in waiting.chain(releases.chain(asked).map(|(asker, _)| asker)) {
             self.server.reply(asker, &Reply::Over);
         }
     }
 
     /// Hears what is asked, and answers what can be.
     pub(super) fn turn(&mut self, plan: &mut Plan, backend: &mut dyn Backend) {
-        for (asker, request) in self.server.take() {
+        self.asked.extend(self.server.take());
+        while let Some((asker, request)) = self.asked.pop_front() {
+            // One that brings another program takes long; the session has to turn round after it.
+            let takes_long = matches!(request, Request::Add { .. } | Request::Remove { .. });
             self.ask(asker, request, plan, backend);
+            if takes_long {
+                break;
+            }
         }
         if self.pending.is_empty() {
             return;
@@ -216,7 +228,13 @@ impl Control {
                 let named = rules.iter().map(|name| index(name, plan));
                 let named: Vec<usize> = named.collect::<Result<_, _>>()?;
                 let rules = bits(&named) & !self.removed;
+                // First, so that no other's firing has it hold somebody meanwhile.
+                for rule in named {
+                    memory.forget_calls(rule);
+                }
                 let what = disarm(rules, backend, &memory, true);
+                // Also those whose rule was disarmed by the firing that holds them.
+                let _ = memory.ask_release(rules, u64::MAX, Released::Rest, 0);
                 Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
             }
             Request::Release { .. } if self.is_releasing() => {
@@ -284,6 +302,7 @@ impl Control {
                 help: "finject help rules tells how rules are written".into(),
             })
         };
+        let has_name = |rule: &&ResolvedRule| name.as_ref() == Some(&rule.name);
         let canonical = read(&[], text.clone())?.rules.remove(0).text;
         let is_it = |rule: &ResolvedRule| {
             rule.text == canonical && name.as_ref().is_none_or(|name| rule.name == *name)
@@ -298,6 +317,16 @@ impl Control {
             Some((index, _)) => return Ok((index, false, Vec::new())),
             None => known.next().map(|(index, _)| index),
         };
+        if known.is_none()
+            && let Some(other) = plan.rules.iter().find(has_name)
+        {
+            return Err(Reply::Refused {
+                error: format!("{} is the name of another rule, {}", other.name, other.text),
+                help:
+                    "choose another: records and counts go by it, also of rules that were removed"
+                        .into(),
+            });
+        }
         let mut next = plan.clone();
         let mut warnings = Vec::new();
         let index = known.unwrap_or(plan.rules.len());
@@ -325,8 +354,9 @@ impl Control {
 
     /// Takes rules away, a bit each, that hold nobody any more; how many.
     fn remove(&mut self, rules: u64, plan: &Plan, backend: &mut dyn Backend) -> Result<u32, Reply> {
+        let fresh = rules & !self.removed;
         for (index, rule) in plan.rules.iter().enumerate() {
-            if rules >> (index % 64) & 1 == 0 {
+            if fresh >> (index % 64) & 1 == 0 {
                 continue;
             }
             backend.part(index).map_err(|error| refused(&error))?;
@@ -334,7 +364,7 @@ impl Control {
             self.changes
                 .push(format!("rule {} leaves, {}", rule.name, rule.text));
         }
-        Ok(rules.count_ones())
+        Ok(fresh.count_ones())
     }
 
     /// The rules of these names; all where none is named.
@@ -386,6 +416,10 @@ impl Control {
                     .memory()
                     .and_then(|memory| memory.released(*request));
                 released.map(|number| json!({ "released": number }))
+            }
+            Awaited::Hits { rule, .. } if self.removed >> rule & 1 != 0 => {
+                let name = plan.rules.get(*rule).map_or("?", |rule| rule.name.as_str());
+                return self.index(name, plan).err();
             }
             Awaited::Hits { rule, count } => {
                 let report = rules.get(*rule)?;

@@ -351,6 +351,7 @@ impl Session {
                 command.wait(false)?;
             }
             if let Some(control) = &mut self.control {
+                heartbeat.turn();
                 control.turn(&mut self.plan, &mut *self.backend);
                 let (is_to_stop, changes) = (control.is_to_stop(), control.take_changes());
                 for change in changes {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aya::maps::{MapData, RingBuf};
 use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_TRACEPOINT};
 use injector_common::limits::MAX_SCOPES;
-use injector_common::{Event, Scope, Shift, Target, Turn};
+use injector_common::{Event, Scope, Target, Turn};
 
 use super::object::{self, Constant, Loaded, ObjectError};
 use crate::backend::BackendError;
@@ -158,8 +158,10 @@ pub enum EngineError {
 #[expect(missing_debug_implementations, reason = "aya's ring buffer has none")]
 pub struct Engine {
     entry: Entry,
-    /// One that hangs beside it, and is to take its place.
-    successor: Option<Entry>,
+    /// One that hangs beside it, and is to take its place, with what it was loaded from.
+    successor: Option<(Entry, Loaded)>,
+    /// Runs that the kernel left out of those whose place was taken.
+    past_misses: u64,
     hooks: Vec<OwnedFd>,
     ring: RingBuf<MapData>,
     memory: Arc<Memory>,
@@ -205,6 +207,7 @@ impl Engine {
         Ok(Self {
             entry,
             successor: None,
+            past_misses: 0,
             hooks: Vec::new(),
             ring,
             memory: Arc::new(memory),
@@ -328,6 +331,11 @@ impl Engine {
         self.entry.hooked.clear();
     }
 
+    /// Whether so many more functions can be hooked while the session runs: one by one, each takes a while.
+    pub fn takes(&self, functions: usize) -> bool {
+        self.entry.kind == AttachKind::KprobeMulti || functions <= AttachKind::KPROBES
+    }
+
     /// Whether the entry program can do what a rule needs.
     pub fn can_do(&self, rule: &SpecRule) -> bool {
         self.entry.features.has(self.needs(rule))
@@ -354,8 +362,7 @@ impl Engine {
         for hooked in &self.entry.hooked {
             successor.hook(&hooked.addresses).map_err(refused)?;
         }
-        self.loaded = loaded;
-        self.successor = Some(successor);
+        self.successor = Some((successor, loaded));
         Ok(())
     }
 
@@ -367,29 +374,16 @@ impl Engine {
     /// The one that stands by takes the other's place; each call is decided by exactly one of them ([`Turn`]). `first` is
     /// the number of the one that runs first for each call.
     pub fn take_turn(&mut self, first: u32) -> Result<(), EngineError> {
-        let Some(successor) = &self.successor else {
+        let Some((successor, loaded)) = self.successor.take() else {
             return Ok(());
         };
         let (old, new) = (self.entry.number, successor.number);
-        let processors = aya::util::nr_cpus().map_err(|(_, source)| SysError {
-            call: "read(/sys/devices/system/cpu/possible)",
-            source,
-        })?;
-        let nothing = vec![0; processors * size_of::<Shift>()];
-        bpf::map_update_bytes(self.loaded.map("SHIFTS")?, 0, &nothing)?;
-        // Once before anything has changed: then it is known that the kernel waits.
-        bpf::grace_period()?;
-        for turn in [
-            Turn::Changing { to: old, first },
-            Turn::Changing { to: new, first },
-            Turn::Of(new),
-        ] {
+        for turn in Turn::way(old, new, first) {
             self.memory.set_turn(turn);
             bpf::grace_period()?;
         }
-        if let Some(successor) = self.successor.take() {
-            self.entry = successor;
-        }
+        self.past_misses += self.program_info()?.misses;
+        (self.entry, self.loaded) = (successor, loaded);
         Ok(())
     }
 
@@ -412,6 +406,11 @@ impl Engine {
     /// instructions that the verifier walked.
     pub fn program_info(&self) -> Result<bpf::ProgramInfo, EngineError> {
         Ok(bpf::program_info(self.entry.program.as_fd())?)
+    }
+
+    /// Runs of entry programs that the kernel left out, as far as it counts them.
+    pub fn misses(&self) -> Result<u64, EngineError> {
+        Ok(self.past_misses + self.program_info()?.misses)
     }
 
     /// The descriptor that becomes readable when there are events.

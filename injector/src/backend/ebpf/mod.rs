@@ -29,6 +29,7 @@ use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets, calls_of};
 use crate::rule::ResolvedRule;
 use crate::rule::lower::nanoseconds;
+use crate::sys::bpf;
 use crate::sys::canary::Canary;
 use crate::sys::launch::{Command, Latch};
 use crate::sys::process::{has_ended, pidfd_open};
@@ -213,12 +214,20 @@ impl Ebpf {
         }
         let mut addresses: Vec<u64> = stubs.iter().map(|stub| stub.address).collect();
         let engine = self.engine()?;
-        let is_first = engine.hooked().is_empty();
+        let hooked = engine.hooked();
+        let is_first = hooked.is_empty();
+        let fresh = addresses.iter().filter(|at| !hooked.contains(at)).count();
+        if !is_first && !engine.takes(fresh) {
+            return Err(BackendError::TooManyFunctions(fresh));
+        }
         let mut kind = match engine.attach_entries(&addresses) {
             Ok(kind) => kind,
             Err(EngineError::NotInjectable(source)) => {
                 // A few functions, or many where the kernel's list could not be read.
-                let good = engine.injectable(&addresses);
+                let mut good = engine.hooked();
+                let fresh = addresses.iter().copied().filter(|at| !good.contains(at));
+                let fresh: Vec<u64> = fresh.collect();
+                good.extend(engine.injectable(&fresh));
                 let (kept, lost): (Vec<_>, Vec<_>) = stubs
                     .into_iter()
                     .partition(|stub| good.contains(&stub.address));
@@ -273,12 +282,18 @@ impl Ebpf {
         let engine = self.engine.as_mut().ok_or(BackendError::NotLoaded)?;
         let memory = Arc::clone(engine.memory());
         let is_named = |call: &CallId| memory.rules_of((*call).into()) != 0;
+        let before = self.stubs.clone();
         self.stubs.retain_mut(|stub| {
             stub.calls.retain(is_named);
             !stub.calls.is_empty()
         });
         engine.keep_entries(&self.stubs.iter().map(|stub| stub.address).collect());
-        self.tester.forget(is_named)
+        let hooked = engine.hooked();
+        let unhooked = before.iter().filter(|stub| !hooked.contains(&stub.address));
+        let unhooked: Vec<CallId> = unhooked
+            .flat_map(|stub| stub.calls.iter().copied())
+            .collect();
+        self.tester.forget(is_named, &unhooked)
     }
 
     /// Has an entry program that can do what a rule needs, too.
@@ -289,6 +304,9 @@ impl Ebpf {
         }
         if engine.can_do(rule) {
             return Ok(());
+        }
+        if bpf::grace_period().is_err() {
+            return Err(BackendError::NoGracePeriod);
         }
         let changed = engine
             .stand_by(rule)
@@ -335,6 +353,10 @@ impl Ebpf {
         let (command, latch) = Command::start_held(&image(launch))?;
         let process = Proc::default().process(Tgid(command.pid()));
         let process = process.ok_or(BackendError::TargetGone(command.pid()))?;
+        // Whoever follows this process has it, too.
+        if self.others.have(command.pid()) {
+            return Err(BackendError::AnothersTarget(command.pid()));
+        }
         engine.add_launched(command.pid(), process.start_ticks)?;
         self.launched = Some(Launched {
             command,
@@ -343,18 +365,26 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Attaches to the targets' threads, where a rule has threads held.
-    fn hold(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        let spec = Spec::of(plan)?;
-        if plan.dry_run || !spec.has_holds(plan.spin_max) {
-            return Ok(());
-        }
-        if !self.capabilities.has(Need::Preemption) {
+    /// Whether a plan's rules have threads held, which not every kernel lets a program do.
+    fn holds(&self, plan: &Plan) -> Result<bool, BackendError> {
+        let holds = !plan.dry_run && Spec::of(plan)?.has_holds(plan.spin_max);
+        if holds && !self.capabilities.has(Need::Preemption) {
             return Err(BackendError::Realtime);
         }
+        Ok(holds)
+    }
+
+    /// Attaches to the targets' threads, where a rule has threads held.
+    fn hold(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        if !self.holds(plan)? {
+            return Ok(());
+        }
+        let spec = Spec::of(plan)?;
         let memory = Arc::clone(self.engine()?.memory());
         let tester = self.tester.pid();
-        let launched = self.launched.as_ref().map(|own| Tgid(own.command.pid()));
+        // Afterwards its number may be another's, and what it has become has its bit.
+        let launched = self.launched.as_ref().filter(|_| memory.awaits_exec());
+        let launched = launched.map(|own| Tgid(own.command.pid()));
         // Also those that were born meanwhile, and given to another parent.
         let all = Proc::default().processes().into_iter();
         let all = all.map(|process| process.tgid);
@@ -366,6 +396,7 @@ impl Ebpf {
 
     /// What a rule that joins needs, before it is written.
     fn prepare(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        self.holds(plan)?;
         let mut warnings = Vec::new();
         let rules = plan.rules.get(rule..=rule).unwrap_or_default();
         self.hook(rules, &mut warnings)?;
@@ -440,6 +471,7 @@ impl Backend for Ebpf {
             self.launch(launch)?;
         }
         self.hold(plan)?;
+        self.others = Others::default();
         Ok(HookReport {
             backend: support::NAME,
             functions: self.stubs.len(),
@@ -466,13 +498,16 @@ impl Backend for Ebpf {
             Ok(warnings)
         });
         if joined.is_err() {
-            self.unhook()?;
+            // That it failed is told, whatever else does.
+            let _ = self.unhook();
         }
         joined
     }
 
     fn part(&mut self, rule: usize) -> Result<(), BackendError> {
-        self.engine()?.memory().forget_calls(rule);
+        let memory = self.engine()?.memory();
+        memory.forget_calls(rule);
+        memory.free_unnamed_marks();
         self.unhook()
     }
 
@@ -514,7 +549,7 @@ impl Backend for Ebpf {
         }
         engine.memory().switch_off();
         if self.capabilities.has(Need::MissCounts) {
-            self.misses = engine.program_info().ok().map(|info| info.misses);
+            self.misses = engine.misses().ok();
         }
         engine.detach_entries();
         if let Some(actor) = &mut self.actor {
@@ -540,7 +575,7 @@ impl Backend for Ebpf {
             return Report::default();
         };
         let misses = if !self.healed && self.capabilities.has(Need::MissCounts) {
-            engine.program_info().ok().map(|info| info.misses)
+            engine.misses().ok()
         } else {
             self.misses
         };

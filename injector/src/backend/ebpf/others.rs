@@ -1,5 +1,5 @@
 //! Other sessions that run in the kernel: whose calls they are about is in their memory, which their programs name. A
-//! process is one session's target only, since each would count the calls that the other lets come again, or miss those that it
+//! process that is another session's target when this one begins is not its own, too, since each would count the calls that the other lets come again, or miss those that it
 //! fails.
 
 use std::os::fd::AsFd;

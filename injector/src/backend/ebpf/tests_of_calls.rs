@@ -126,7 +126,7 @@ impl Tester {
     /// Tries one of the proven calls: the fault must arrive.
     pub(super) fn try_again(&mut self) -> Result<(), BackendError> {
         let Some(call) = self.calls.first().copied() else {
-            return Ok(());
+            return Err(BackendError::NoOrder);
         };
         match self.try_call(call, true) {
             Answer::Faulted => Ok(()),
@@ -134,13 +134,17 @@ impl Tester {
         }
     }
 
-    /// Calls that are not `hooked` any more are proven no longer; one of them must run.
-    pub(super) fn forget(&mut self, hooked: impl Fn(&CallId) -> bool) -> Result<(), BackendError> {
-        let (kept, gone): (Vec<_>, Vec<_>) = self.calls.iter().partition(|call| hooked(call));
+    /// Calls that are not `named` any more are proven no longer; one of those that are not hooked either must run.
+    pub(super) fn forget(
+        &mut self,
+        named: impl Fn(&CallId) -> bool,
+        unhooked: &[CallId],
+    ) -> Result<(), BackendError> {
+        let (kept, gone): (Vec<_>, Vec<_>) = self.calls.iter().partition(|call| named(call));
         self.calls = kept;
         self.next = 0;
-        match gone.first() {
-            Some(call) => self.prove_runs(*call),
+        match gone.into_iter().find(|call| unhooked.contains(call)) {
+            Some(call) => self.prove_runs(call),
             None => Ok(()),
         }
     }

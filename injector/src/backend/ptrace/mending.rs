@@ -118,7 +118,8 @@ impl Tracing<'_> {
             // The kernel makes it again by itself.
             sleep::RESTARTS..=sleep::RESTARTS_LAST => {
                 tracee.again = is_seen_again;
-                tracee.is_handed_over = false;
+                // One that was handed over stays so behind a signal that does nothing.
+                tracee.is_handed_over &= registers.result() == RESTART;
                 self.own.let_pass(tid, &registers);
             }
             // The descriptor is closed all the same (close(2)), and by now it may be another's.

@@ -342,6 +342,11 @@ pub(super) fn is_pending(tid: u32, signal: i32) -> bool {
     Signals::of(tid).pending() & bit(signal) != 0
 }
 
+/// Whether a handler of the thread's runs for a signal.
+pub(super) fn is_caught(tid: u32, signal: i32) -> bool {
+    Signals::of(tid).set("SigCgt:") & bit(signal) != 0
+}
+
 /// Whether a signal ends the thread's call whether it is traced or not: `signal`, which is about to be
 /// delivered, or one that is pending.
 pub(super) fn is_handled(tid: u32, signal: Option<i32>) -> bool {

@@ -262,7 +262,8 @@ impl Tracer {
         if let Err((tid, error)) = tracing.attach() {
             let errno = error.errno();
             let refused = Phase::Refused { tid, errno };
-            if tracing.threads() == 0 {
+            // Where it was to act, nobody was stopped, and its end lets all go.
+            if tracing.threads() == 0 || self.acts() {
                 return self.pulse.tell(refused);
             }
             // Calls of those that were attached have ended for it, and are made again.

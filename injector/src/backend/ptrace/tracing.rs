@@ -348,6 +348,9 @@ impl<'t> Tracing<'t> {
         {
             return;
         }
+        if signal != 0 {
+            self.goes_behind(tid, signal);
+        }
         let is_over = self.own.is_over();
         let how = match self.tracees.get_mut(&tid) {
             // Until the call that is made again is over, which no filter tells.
@@ -399,9 +402,9 @@ impl<'t> Tracing<'t> {
                     return self.go_on(tid, signal);
                 }
                 self.mend(tid, Cause::Signal(signal));
-                if sleep::is_handled(tid, Some(signal))
-                    && !self.goes_behind(tid)
+                if !self.goes_behind(tid, signal)
                     && self.keeping.waits_for(tid)
+                    && sleep::is_handled(tid, Some(signal))
                 {
                     // A handler comes next, and then another call.
                     self.is_elsewhere(tid);
