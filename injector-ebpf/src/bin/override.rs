@@ -3,6 +3,7 @@
 #![no_main]
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
@@ -162,6 +163,41 @@ pub extern "C" fn finject_entry(ctx: *mut c_void) -> u32 {
 /// A target's call.
 #[inline(never)]
 fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
+    let mut call = MaybeUninit::uninit();
+    if begin(ctx, pid_tgid, &mut call) == 0 {
+        return 0;
+    }
+    // SAFETY: `begin` has written it.
+    let call = unsafe { call.assume_init_mut() };
+    if call.pending & (call.pending - 1) == 0 {
+        next_rule(call);
+    } else {
+        // SAFETY: a callback of the helper's form and memory that outlives the loop.
+        unsafe {
+            bpf_loop(
+                MAX_RULES as u32,
+                next_rule_callback as *mut c_void,
+                core::ptr::from_mut(call).cast(),
+                0,
+            );
+        }
+    }
+    if maps::has_holds() != 0 && call.listed != 0 && hand_over_or_carry_out(call) {
+        // SAFETY: the program's own context; the signal is pending.
+        unsafe { bpf_override_return(ctx.cast(), RESTART as u64) };
+        return 0;
+    }
+    if call.decided != 0 {
+        // SAFETY: the program's own context. Lowering has kept 512..531 out of the value.
+        unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
+    }
+    0
+}
+
+/// Whether some rule is about a target's call, which is written down then. Apart, so that what it keeps on its stack is
+/// not there while rules decide.
+#[inline(never)]
+fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32 {
     let tgid = (pid_tgid >> 32) as u32;
     let task = Task::current();
     let regs = task.regs();
@@ -193,7 +229,7 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     if maps::gated() != 0 && maps::is_beginning(tgid) && gate::holds(tgid, nr, compat) {
         return 0;
     }
-    let mut call = InCall {
+    call.write(InCall {
         pending: rules,
         tgid,
         tid: pid_tgid as u32,
@@ -207,30 +243,8 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
         actions: 0,
         is_unmarked: tgid >> 31,
         value: 0,
-    };
-    if rules & (rules - 1) == 0 {
-        next_rule(&mut call);
-    } else {
-        // SAFETY: a callback of the helper's form and memory that outlives the loop.
-        unsafe {
-            bpf_loop(
-                MAX_RULES as u32,
-                next_rule_callback as *mut c_void,
-                (&raw mut call).cast(),
-                0,
-            );
-        }
-    }
-    if maps::has_holds() != 0 && call.listed != 0 && hand_over_or_carry_out(&mut call) {
-        // SAFETY: the program's own context; the signal is pending.
-        unsafe { bpf_override_return(ctx.cast(), RESTART as u64) };
-        return 0;
-    }
-    if call.decided != 0 {
-        // SAFETY: the program's own context. Lowering has kept 512..531 out of the value.
-        unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
-    }
-    0
+    });
+    1
 }
 
 /// Whether this program decides the call, rather than one that takes its place or whose place it takes.
