@@ -130,14 +130,22 @@ impl Control {
         }
     }
 
-    /// Hears what is asked, and answers what can be.
-    pub(super) fn turn(&mut self, plan: &mut Plan, backend: &mut dyn Backend) {
+    /// Hears what is asked, and answers what can be; `takes_long` is told before what may take long.
+    pub(super) fn turn(
+        &mut self,
+        plan: &mut Plan,
+        backend: &mut dyn Backend,
+        takes_long: &dyn Fn(),
+    ) {
         self.asked.extend(self.server.take());
         while let Some((asker, request)) = self.asked.pop_front() {
             // One that brings another program takes long; the session has to turn round after it.
-            let takes_long = matches!(request, Request::Add { .. } | Request::Remove { .. });
+            let is_long = matches!(request, Request::Add { .. } | Request::Remove { .. });
+            if is_long {
+                takes_long();
+            }
             self.ask(asker, request, plan, backend);
-            if takes_long {
+            if is_long {
                 break;
             }
         }

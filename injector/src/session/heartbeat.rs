@@ -67,6 +67,12 @@ impl Heartbeat {
         self.shared.last_turn_ns.store(monotonic_ns(), Relaxed);
     }
 
+    /// The main loop does something that may take so long, nanoseconds: it does not count as hung before.
+    pub fn takes(&self, ns: u64) {
+        let until = monotonic_ns() + ns;
+        self.shared.last_turn_ns.store(until, Relaxed);
+    }
+
     /// Runs something that may take long without a sign of life (finject is stopped together with
     /// its command), during which the lease holds for an hour.
     pub fn suspended(&self, leased: &dyn Leased, stop: impl FnOnce()) {

@@ -42,6 +42,10 @@ const GATHER_MS: i32 = 1;
 /// are counted as dropped once that is full.
 const WAITING: usize = 1 << 22;
 
+/// How long it may take to have a rule join, nanoseconds: the kernel looks through another program, and a tracer
+/// attaches.
+const JOINING_NS: u64 = 60_000_000_000;
+
 /// How often a command that outlives its faults is looked at.
 const SEEING_OFF: Duration = Duration::from_millis(10);
 
@@ -351,8 +355,9 @@ impl Session {
                 command.wait(false)?;
             }
             if let Some(control) = &mut self.control {
+                let takes = || heartbeat.takes(JOINING_NS);
+                control.turn(&mut self.plan, &mut *self.backend, &takes);
                 heartbeat.turn();
-                control.turn(&mut self.plan, &mut *self.backend);
                 let (is_to_stop, changes) = (control.is_to_stop(), control.take_changes());
                 for change in changes {
                     self.log(&format!("{change}: {}", self.who()), observer);
