@@ -282,6 +282,29 @@ fn a_firing_that_disarms_another_rule_lets_its_threads_go() {
     }
 }
 
+/// It is out of force while it holds, and holds all the same.
+#[test]
+fn a_rule_that_disarms_itself_lets_go_when_it_is_disarmed_or_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.toml");
+    let text = "[[rule]]\nname = \"own\"\nrule = \"getppid=hold:60s+EIO@1\"\ndisarms = [\"own\"]\n";
+    fs::write(&file, text).unwrap();
+    for way in WAYS {
+        for (command, counted) in [("disarm", "disarmed"), ("remove", "removed")] {
+            let rules = ["--rules", file.to_str().unwrap()];
+            let mut running = start(way, &rules, &["threads", "1", "2", "getppid"]);
+            running.victim.go();
+            running.ctl(&["wait-hit", "own", "--timeout", "10s"]);
+            let answer = running.ctl(&[command, "own"]);
+            let number = u64::from(command == "remove");
+            assert_eq!(answer[counted], number, "{way:?} {command}");
+            assert_eq!(answer["released"], 1, "{way:?} {command}");
+            assert_eq!(running.seen().errors, 0, "{way:?} {command}");
+            running.end();
+        }
+    }
+}
+
 #[test]
 fn stopping_heals_and_may_be_said_twice() {
     for way in WAYS {

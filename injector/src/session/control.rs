@@ -95,7 +95,7 @@ impl Control {
             Awaited::NobodyWaits { .. } | Awaited::Released { .. } => 1,
             Awaited::Hits { .. } => 5,
         });
-        let next = (!self.asked.is_empty()).then_some(1);
+        let next = (!self.asked.is_empty() || !self.releases.is_empty()).then_some(1);
         turns.chain(next).min()
     }
 
@@ -149,7 +149,7 @@ impl Control {
                 break;
             }
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.releases.is_empty() {
             return;
         }
         let is_for_holder = |pending: &Pending| !matches!(pending.what, Awaited::Hits { .. });
@@ -167,15 +167,17 @@ impl Control {
                 None => {}
             }
         }
-        if !self.releases.is_empty() && !self.is_releasing() {
+        if !self.releases.is_empty() && !self.is_releasing(backend) {
             let (asker, request) = self.releases.remove(0);
             self.ask(asker, request, plan, backend);
         }
     }
 
-    fn is_releasing(&self) -> bool {
+    /// Whether threads are being let go for somebody: one such request is answered at a time.
+    fn is_releasing(&self, backend: &dyn Backend) -> bool {
         let is_it = |pending: &Pending| matches!(pending.what, Awaited::Released { .. });
-        self.pending.iter().any(is_it)
+        let asked = backend.memory().and_then(|memory| memory.release_asked());
+        asked.is_some() || self.pending.iter().any(is_it)
     }
 
     fn ask(&mut self, asker: Asker, request: Request, plan: &mut Plan, backend: &mut dyn Backend) {
@@ -207,7 +209,7 @@ impl Control {
             }
             Request::Disarm { rules } => {
                 let rules = bits(&self.indices(&rules, plan)?);
-                let what = disarm(rules, backend, &memory, false);
+                let what = self.disarm(rules, backend, &memory, false);
                 Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
             }
             Request::Add {
@@ -240,12 +242,10 @@ impl Control {
                 for rule in named {
                     memory.forget_calls(rule);
                 }
-                let what = disarm(rules, backend, &memory, true);
-                // Also those whose rule was disarmed by the firing that holds them.
-                let _ = memory.ask_release(rules, u64::MAX, Released::Rest, 0);
+                let what = self.disarm(rules, backend, &memory, true);
                 Ok(self.wait(asker, what, now_ns + PATIENCE_NS))
             }
-            Request::Release { .. } if self.is_releasing() => {
+            Request::Release { .. } if self.is_releasing(backend) => {
                 self.releases.push((asker, request));
                 Ok(None)
             }
@@ -283,6 +283,23 @@ impl Control {
                 self.stops.push(asker);
                 Ok(None)
             }
+        }
+    }
+
+    /// Takes rules, a bit each, out of force, and lets go whom they hold; what is waited for then.
+    fn disarm(&self, rules: u64, backend: &dyn Backend, memory: &Memory, removes: bool) -> Awaited {
+        let waiting = waiting(&backend.report().rules, rules);
+        let disarmed = memory.disarm_rules(rules).count_ones();
+        // Whom a rule holds whose own firing has disarmed it does not go for that.
+        if waiting > 0 && !self.is_releasing(backend) {
+            memory.ask_release(rules, u64::MAX, Released::Run, 0);
+        }
+        backend.wake();
+        Awaited::NobodyWaits {
+            rules,
+            disarmed,
+            waiting,
+            removes,
         }
     }
 
@@ -508,19 +525,6 @@ fn refused(error: &BackendError) -> Reply {
     Reply::Refused {
         error: chain(error),
         help: error.help().join("; "),
-    }
-}
-
-/// Takes rules, a bit each, out of force; what is waited for then.
-fn disarm(rules: u64, backend: &dyn Backend, memory: &Memory, removes: bool) -> Awaited {
-    let waiting = waiting(&backend.report().rules, rules);
-    let disarmed = memory.disarm_rules(rules).count_ones();
-    backend.wake();
-    Awaited::NobodyWaits {
-        rules,
-        disarmed,
-        waiting,
-        removes,
     }
 }
 
