@@ -108,6 +108,7 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "a_sleeping_call_outlives_the_session"),
     (Way::Mock, "the_loaders_calls_do_not_count"),
     (Way::Mock, "others_with_the_same_file_are_not_hit"),
+    (Way::Mock, "an_error_leaks_no_descriptor"),
     (
         Way::Mock,
         "a_loader_that_is_the_library_too_is_told_from_the_program",

@@ -80,6 +80,7 @@ cases! {
     arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
     the_loaders_calls_do_not_count: "openat=EPERM@9" needs Loader,
     others_with_the_same_file_are_not_hit: "fsync=EIO" needs Others,
+    an_error_leaks_no_descriptor: "accept=ECONNABORTED@2" needs Results,
     a_loader_that_is_the_library_too_is_told_from_the_program: "openat=EPERM@9" needs Loader,
     a_call_waits_and_then_runs: "write=delay:20ms@2",
     a_call_waits_and_then_fails: "getppid=delay:20ms+EPERM@2",
@@ -135,6 +136,26 @@ fn a_loader_that_is_the_library_too_is_told_from_the_program(rig: &Rig) {
     );
     assert_eq!(seen.tally(0, "matched"), 10);
     assert_eq!(seen.seen["after-exec"].errors, 1);
+}
+
+/// What fails has not opened anything, and takes no connection away.
+fn an_error_leaks_no_descriptor(rig: &Rig) {
+    let rules = [
+        "--rule",
+        "openat=EMFILE@2..4",
+        "--rule",
+        "accept,accept4=ECONNABORTED@3..4",
+    ];
+    let mut running = rig.start(&rules, programs::BEFALLEN, &["leak", "10"]);
+    running.victim.go();
+    running.victim.done();
+    let said = running.victim.lines();
+    let saw = said.iter().find(|line| line.starts_with("who=self"));
+    // Both errors of accept come in one turn, whose connection is accepted in the next.
+    assert_eq!(saw.unwrap(), "who=self calls=21 errors=4 jumps=0");
+    let (_, summary, _) = running.finish();
+    let fired = |rule: usize| &summary["rules"][rule]["fired"];
+    assert_eq!((fired(0), fired(1)), (&3.into(), &2.into()), "{summary}");
 }
 
 /// This process opens the victim's file, and has its calls carried out.
