@@ -216,3 +216,27 @@ fn sets_leave_out_what_cannot_be_replaced() {
         assert!(mistake(rule).contains("exit"), "{rule}");
     }
 }
+
+#[test]
+fn a_number_that_no_argument_can_be_is_warned_of() {
+    let told = |rule: &str| {
+        let compiled = compile(&[RuleText::new(rule)]).unwrap();
+        let warnings = compiled.warnings.into_iter();
+        let never = warnings.filter_map(|warning| match warning.kind {
+            Warning::NeverActs(_, why) => Some(why),
+            _ => None,
+        });
+        never.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("lseek(arg3=4294967296)=EIO"),
+        ["arg3 has 32 bits, and 4294967296 needs more"]
+    );
+    for rule in [
+        "lseek(arg3=4294967295)=EIO",
+        "lseek(arg2=4294967296)=EIO",
+        "lseek(arg3!=4294967296)=EIO",
+    ] {
+        assert_eq!(told(rule), [""; 0], "{rule}");
+    }
+}
