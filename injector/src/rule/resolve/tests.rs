@@ -1,7 +1,7 @@
 //! What is said of rules whose parts do not agree, and that nothing is said of those whose parts do.
 
 use crate::rule::{
-    RuleText, compile,
+    Compiled, RuleErrors, RuleName, RuleText, RuleWarning, compile, compile_after,
     warning::Warning::{
         self, Dropped, Leaks, LibraryName, Missing, NeverActs, OtherAbiOnly, PartlyEdited,
         Shadowed, Unreachable, Vdso,
@@ -239,4 +239,62 @@ fn a_number_that_no_argument_can_be_is_warned_of() {
     ] {
         assert_eq!(told(rule), [""; 0], "{rule}");
     }
+}
+
+/// The rules of a run, and one that joins it.
+fn joined(run: &[&str], joins: RuleText) -> Result<Compiled, Vec<RuleErrors>> {
+    let texts: Vec<_> = run.iter().map(|rule| RuleText::new(*rule)).collect();
+    compile_after(&compile(&texts).unwrap().rules, &[joins])
+}
+
+fn name(name: &str) -> RuleName {
+    RuleName::new(name).unwrap()
+}
+
+#[test]
+fn a_rule_that_joins_is_numbered_on_or_keeps_its_name() {
+    let name_of = |run: &[&str], joins: RuleText| {
+        let joined = joined(run, joins).unwrap().rules;
+        assert_eq!(joined.len(), 1);
+        joined[0].name.to_string()
+    };
+    let fresh = || RuleText::new("read=EIO");
+    assert_eq!(name_of(&[], fresh()), "r1");
+    assert_eq!(name_of(&["fsync=EIO", "write=EIO"], fresh()), "r3");
+    let named = fresh().named(name("sick"));
+    assert_eq!(named.name(), Some(&name("sick")));
+    assert_eq!(fresh().name(), None);
+    assert_eq!(name_of(&["fsync=EIO"], named), "sick");
+
+    // A number that somebody has given as a name is passed over.
+    let taken = compile(&[RuleText::new("fsync=EIO").named(name("r2"))]).unwrap();
+    let joins = compile_after(&taken.rules, &[fresh()]).unwrap();
+    assert_eq!(joins.rules[0].name, name("r3"));
+    let twice = compile_after(&taken.rules, &[fresh().named(name("r2"))]);
+    assert_eq!(twice.unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_rule_that_joins_draws_as_it_would_have_from_the_start() {
+    let whole = ["write=EIO@1%", "write=EIO@1%", "fsync=EIO"];
+    let texts: Vec<_> = whole.iter().map(|rule| RuleText::new(*rule)).collect();
+    let whole = compile(&texts).unwrap().rules;
+    let second = joined(&["write=EIO@1%"], RuleText::new("write=EIO@1%")).unwrap();
+    assert_eq!(second.rules[0].key, whole[1].key);
+    let other = joined(&["write=EIO@1%"], RuleText::new("fsync=EIO")).unwrap();
+    assert_eq!(other.rules[0].key, whole[2].key);
+}
+
+#[test]
+fn a_rule_that_joins_one_that_always_decides_is_warned_of() {
+    let shadowed = joined(&["fsync=EIO"], RuleText::new("fsync=EPERM")).unwrap();
+    let by = |compiled: &Compiled| {
+        let mut warnings = compiled.warnings.iter();
+        let by = warnings.find_map(RuleWarning::shadowed_by);
+        by.map(str::to_owned)
+    };
+    assert_eq!(by(&shadowed).as_deref(), Some("r1"));
+    let leaks = compile(&[RuleText::new("openat=after:EIO")]).unwrap();
+    assert!(!leaks.warnings.is_empty());
+    assert_eq!(by(&leaks), None);
 }
