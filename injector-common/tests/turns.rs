@@ -130,3 +130,32 @@ fn turns_are_words_of_their_own() {
         "a program that was not told its number has no turn"
     );
 }
+
+/// Only what the first program has left for this very call, in this very change, is taken for its word.
+#[test]
+fn what_was_left_for_another_call_is_nothing() {
+    let [_, just_has, _] = Turn::way(1, 2, 1);
+    let left = |caller, call| Shift {
+        caller,
+        call,
+        decides: 1,
+    };
+    let (caller, call) = (7 << 32 | 9, 1 << 32 | 74);
+    let own = call | 2 << 33;
+    for (left, decides) in [
+        // The first one has it.
+        (left(caller, own), false),
+        (left(caller + 1, own), true),
+        (left(caller, own + 1), true),
+        (left(caller, call | 1 << 33), true),
+        (left(caller, 2 << 33), true),
+        (Shift::NONE, true),
+    ] {
+        let mut shift = left;
+        let has_it = shift.decides(just_has.word(), 2, caller, call);
+        assert_eq!(has_it, decides, "{left:?}");
+    }
+    let mut shift = Shift::NONE;
+    assert!(!shift.decides(just_has.word(), 1, caller, call));
+    assert_eq!((shift.caller, shift.call, shift.decides), (caller, own, 0));
+}
