@@ -140,7 +140,7 @@ fn what_was_left_for_another_call_is_nothing() {
         call,
         decides: 1,
     };
-    let (caller, call) = (7 << 32 | 9, 1 << 32 | 74);
+    let (caller, call) = (7 << 32 | 9, 1 << 32 | 0x4a);
     let own = call | 2 << 33;
     for (left, decides) in [
         // The first one has it.

@@ -223,7 +223,7 @@ fn a_number_that_no_argument_can_be_is_warned_of() {
         let compiled = compile(&[RuleText::new(rule)]).unwrap();
         let warnings = compiled.warnings.into_iter();
         let never = warnings.filter_map(|warning| match warning.kind {
-            Warning::NeverActs(_, why) => Some(why),
+            NeverActs(_, why) => Some(why),
             _ => None,
         });
         never.collect::<Vec<_>>()
