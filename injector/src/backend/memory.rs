@@ -1,16 +1,17 @@
 //! The shared memory of `injector_common::shared` from finject's side: each field by its name, each
 //! an atomic. The other side is the kernel program, or a process of finject's that decides.
 
+mod marks;
+
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{ABIS, LEASE_NS, MARKS, MAX_NR, MAX_RULES, PID_LIMIT};
-use injector_common::mark::mark_of;
+use injector_common::limits::{ABIS, LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
 use injector_common::{
-    ArgKinds, Control, Counter, Mark, MarkState, Release as ReleaseCell, Released, RuleCell,
-    RunState, Shared, Turn, WireRule,
+    ArgKinds, Control, Counter, Mark, Release as ReleaseCell, Released, RuleCell, RunState, Shared,
+    Turn, WireRule,
 };
 
 use super::{Leased, Report, RuleReport};
@@ -43,6 +44,15 @@ impl From<CallId> for CallSlot {
         Self {
             compat: call.abi == Abi::I386,
             nr: call.nr.0,
+        }
+    }
+}
+
+impl From<&Mark> for CallSlot {
+    fn from(mark: &Mark) -> Self {
+        Self {
+            compat: mark.abi != 0,
+            nr: mark.nr as u16,
         }
     }
 }
@@ -491,103 +501,6 @@ impl Memory {
         self.word(offset_of!(Shared, targets) + 8 * index)
     }
 
-    fn mark(&self, tid: u32, field: usize) -> &AtomicU64 {
-        self.word(place_of_mark(tid) + field)
-    }
-
-    /// What a thread's mark says; [`MarkState::Free`] where it is another thread's.
-    pub fn mark_state(&self, tid: u32) -> MarkState {
-        let word = self.mark(tid, offset_of!(Mark, word)).load(Acquire);
-        if word as u32 == tid {
-            MarkState::from_wire((word >> 32) as u32)
-        } else {
-            MarkState::Free
-        }
-    }
-
-    /// The call that a thread's mark hands to the tracer.
-    pub fn asked(&self, tid: u32) -> Option<Mark> {
-        self.mark_in(tid, MarkState::Asked)
-    }
-
-    /// The call of a thread's that is let through when it comes again.
-    pub fn passing(&self, tid: u32) -> Option<Mark> {
-        self.mark_in(tid, MarkState::Passes)
-    }
-
-    fn mark_in(&self, tid: u32, state: MarkState) -> Option<Mark> {
-        let is_so = self.mark_state(tid) == state;
-        is_so.then(|| self.mapping.read(place_of_mark(tid)))
-    }
-
-    /// A thread's mark is free again.
-    pub fn free_mark(&self, tid: u32) {
-        let word = self.mark(tid, offset_of!(Mark, word));
-        if word.load(Acquire) as u32 == tid {
-            word.store(0, Release);
-        }
-    }
-
-    /// A marked thread's call is let through when it comes again.
-    pub fn pass_marked(&self, tid: u32) {
-        let (asked, passes) = (MarkState::Asked.word(tid), MarkState::Passes.word(tid));
-        let word = self.mark(tid, offset_of!(Mark, word));
-        // Its thread may have ended, and the mark be another's.
-        let _ = word.compare_exchange(asked, passes, AcqRel, Acquire);
-        self.free_unnamed_mark(tid);
-    }
-
-    /// Of a call that no rule names any more nobody looks at the mark when it comes again.
-    fn free_unnamed_mark(&self, tid: u32) {
-        if let Some(mark) = self.passing(tid) {
-            let call = CallSlot {
-                compat: mark.abi != 0,
-                nr: mark.nr as u16,
-            };
-            if self.rules_of(call) == 0 {
-                let word = self.mark(tid, offset_of!(Mark, word));
-                let passes = MarkState::Passes.word(tid);
-                let _ = word.compare_exchange(passes, 0, AcqRel, Acquire);
-            }
-        }
-    }
-
-    /// The same of all threads' marks, once a rule names no calls any more.
-    pub fn free_unnamed_marks(&self) {
-        for mark in 0..MARKS {
-            let word =
-                offset_of!(Shared, marks) + mark * size_of::<Mark>() + offset_of!(Mark, word);
-            let tid = self.word(word).load(Acquire) as u32;
-            if tid != 0 {
-                self.free_unnamed_mark(tid);
-            }
-        }
-    }
-
-    /// The same for a call that was not marked, which is made again for the tracer; whether there was a mark
-    /// for it.
-    pub fn pass_again(&self, tid: u32, call: CallSlot, instruction: u64, stack: u64) -> bool {
-        let word = self.mark(tid, offset_of!(Mark, word));
-        let filling = MarkState::Filling.word(tid);
-        let is_claimed = word.compare_exchange(0, filling, AcqRel, Acquire).is_ok();
-        if !is_claimed && self.mark_state(tid) != MarkState::Passes {
-            return false;
-        }
-        let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        const { assert!(offset_of!(Mark, nr) == offset_of!(Mark, tgid) + 4) };
-        const { assert!(offset_of!(Mark, firings_len) == offset_of!(Mark, abi) + 4) };
-        for (field, value) in [
-            (offset_of!(Mark, instruction), instruction),
-            (offset_of!(Mark, stack), stack),
-            (offset_of!(Mark, tgid), halves(0, call.nr.into())),
-            (offset_of!(Mark, abi), halves(call.compat.into(), 0)),
-        ] {
-            self.mark(tid, field).store(value, Relaxed);
-        }
-        word.store(MarkState::Passes.word(tid), Release);
-        true
-    }
-
     /// Makes a process a target.
     pub fn set_target(&self, pid: u32) {
         self.target(pid).fetch_or(1 << (pid % 64), Release);
@@ -682,10 +595,6 @@ impl Memory {
             read(offset_of!(RuleCell, disarms)),
         )
     }
-}
-
-fn place_of_mark(tid: u32) -> usize {
-    offset_of!(Shared, marks) + mark_of(tid) * size_of::<Mark>()
 }
 
 impl Leased for Memory {

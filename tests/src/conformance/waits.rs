@@ -142,42 +142,33 @@ pub(super) fn a_held_process_can_be_killed(rig: &Rig) {
     assert_eq!(summary["ending"], "targets-ended", "{summary}");
 }
 
-/// It runs when the thread is let go, and no sooner.
-pub(super) fn a_handler_may_jump_out_of_a_held_call(rig: &Rig) {
-    let victim = ["jump", "5"];
-    let mut running = rig.start(
-        &["--rule", "getppid=hold:60s@2"],
-        programs::BEFALLEN,
-        &victim,
-    );
+/// A signal comes while the second call is held, which is released then: what the program says of it, and what finject does.
+fn signalled_while_held(rig: &Rig, rule: &str, mode: &str) -> (String, Value, Vec<Value>) {
+    let mut running = rig.start(&["--rule", rule], programs::BEFALLEN, &[mode, "5"]);
     running.victim.go();
     rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
     running.victim.signal_worker(Signal::USR1);
     thread::sleep(Duration::from_millis(100));
     assert_eq!(rig.ctl(&mut running, &["release", "r1"])["released"], 1);
     running.victim.done();
-    let said = running.victim.lines();
-    let saw = said.iter().find(|line| line.starts_with("who=self"));
-    assert_eq!(saw.unwrap(), "who=self calls=4 errors=0 jumps=1");
-    let (_, summary, _) = running.finish();
+    let said = running.victim.lines().into_iter();
+    let saw = said.filter(|line| line.starts_with("who=self")).collect();
+    let (_, summary, events) = running.finish();
+    (saw, summary, events)
+}
+
+/// It runs when the thread is let go, and no sooner.
+pub(super) fn a_handler_may_jump_out_of_a_held_call(rig: &Rig) {
+    let (saw, summary, _) = signalled_while_held(rig, "getppid=hold:60s@2", "jump");
+    assert_eq!(saw, "who=self calls=4 errors=0 jumps=1");
     assert_eq!(summary["rules"][0]["matched"], 6, "{summary}");
 }
 
 /// And the call is followed by what the rule says, as if there had been no handler.
 pub(super) fn a_handler_may_run_before_a_held_call(rig: &Rig) {
-    let victim = ["handle", "5"];
-    let rule = ["--rule", "getppid=hold:60s+after:EPERM@2"];
-    let mut running = rig.start(&rule, programs::BEFALLEN, &victim);
-    running.victim.go();
-    rig.ctl(&mut running, &["wait-hit", "r1", "--timeout", "10s"]);
-    running.victim.signal_worker(Signal::USR1);
-    thread::sleep(Duration::from_millis(100));
-    assert_eq!(rig.ctl(&mut running, &["release", "r1"])["released"], 1);
-    running.victim.done();
-    let said = running.victim.lines();
-    let saw = said.iter().find(|line| line.starts_with("who=self"));
-    assert_eq!(saw.unwrap(), "who=self calls=5 errors=1 jumps=1");
-    let (_, summary, events) = running.finish();
+    let rule = "getppid=hold:60s+after:EPERM@2";
+    let (saw, summary, events) = signalled_while_held(rig, rule, "handle");
+    assert_eq!(saw, "who=self calls=5 errors=1 jumps=1");
     let rule = &summary["rules"][0];
     assert_eq!(
         (&rule["matched"], &rule["moot"]),

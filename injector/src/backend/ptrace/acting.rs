@@ -88,10 +88,7 @@ impl Tracing<'_> {
             // One that is sent while one is pending is none.
             tracee.is_late = signal != MARKS_SIGNAL;
         }
-        let call = CallSlot {
-            compat: mark.abi != 0,
-            nr: mark.nr as u16,
-        };
+        let call = CallSlot::from(&mark);
         let facts = Event {
             comm: mark.comm,
             ..Recorder::call(mark.tgid, tid, call, mark.args)

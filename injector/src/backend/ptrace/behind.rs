@@ -71,10 +71,7 @@ impl Tracing<'_> {
             memory.free_mark(tid);
             tracee.is_handed_over = false;
             tracee.behind = Some(Behind {
-                call: CallSlot {
-                    compat: mark.abi != 0,
-                    nr: mark.nr as u16,
-                },
+                call: CallSlot::from(&mark),
                 instruction: mark.instruction,
                 stack: mark.stack,
                 entered: 0,
