@@ -5,7 +5,7 @@
 use std::{fs, path::Path, process::Command};
 
 use finject_tests::{
-    child::Child,
+    child::{Child, PATIENCE, eventually},
     finject::{Finject, attach, finject},
     guest,
     refused::{UNAVAILABLE, refuses},
@@ -132,6 +132,10 @@ fn what_yama_forbids_is_refused() {
     };
     let sleeper = Child::start(nobody("sleep").arg("60"));
     let pid = sleeper.pid().to_string();
+    // Till then it is root's, and nobody may not attach to it.
+    eventually(PATIENCE, "it sleeps as nobody", || {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "sleep\n"
+    });
     let attach = || {
         let rule = ["--rule", "fsync=EIO", "--duration", "10ms"];
         Child::run(
@@ -142,7 +146,8 @@ fn what_yama_forbids_is_refused() {
     };
     let _before = Scope(fs::read_to_string(SCOPE).unwrap());
     Scope::set("0");
-    assert_eq!(attach().code(), Some(0));
+    let ended = attach();
+    assert_eq!(ended.code(), Some(0), "{ended}");
     for value in ["1", "2"] {
         Scope::set(value);
         let ended = attach();
