@@ -74,6 +74,9 @@ pub enum TraceError {
         /// The tracer's name.
         comm: String,
     },
+    /// It had one, which has gone.
+    #[error("thread {0} is traced already, by a process that has ended since")]
+    WasTraced(u32),
     /// Yama's word: kernel.yama.ptrace_scope.
     #[error("the kernel lets this user trace no running process (kernel.yama.ptrace_scope is {0})")]
     Yama(u8),
@@ -105,6 +108,9 @@ impl TraceError {
             let comm = comm.unwrap_or_default();
             return Self::Traced { tid, tracer, comm };
         }
+        if errno == libc::EBUSY {
+            return Self::WasTraced(tid);
+        }
         if errno != libc::EPERM {
             let source = std::io::Error::from_raw_os_error(errno);
             return Self::Other { tid, source };
@@ -123,6 +129,7 @@ impl TraceError {
                 "a process has one tracer: end that one (a debugger, strace, another finject)"
                     .into()
             }
+            Self::WasTraced(_) => "try again".into(),
             Self::Yama(3) => {
                 "this lasts until the machine is booted again, without kernel.yama.ptrace_scope=3"
                     .into()

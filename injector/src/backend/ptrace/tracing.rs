@@ -28,6 +28,8 @@ use crate::target::select::descendants;
 
 /// How long a command that is launched waits between two looks whether rules are in force.
 const IDLE: Duration = Duration::from_micros(200);
+/// How often a thread is seized that nobody traces and that the kernel does not give.
+const TRIES: u32 = 3;
 
 /// A thread.
 #[derive(Clone, Copy, Debug)]
@@ -193,13 +195,13 @@ impl<'t> Tracing<'t> {
 
     fn attach_thread(&mut self, tgid: Tgid, tid: u32) -> Result<(), (u32, SysError)> {
         let sleep = Sleep::of(tid);
-        let mut seized = ptrace::seize(tid, self.own.options());
+        let mut seized = self.seize(tid);
         if seized.is_err()
             && let Some(left) = owed::take_over(&self.proc, tid)
         {
             self.left.at_ns = left.at_ns;
             self.left.owed.extend(left.owed);
-            seized = ptrace::seize(tid, self.own.options());
+            seized = self.seize(tid);
         }
         let owed = self.left.owed.remove(&tid);
         let mut sleep = sleep.owing(owed, self.left.at_ns);
@@ -222,6 +224,26 @@ impl<'t> Tracing<'t> {
             Err(_) if self.proc.process(Tgid(tid)).is_none_or(|it| it.has_ended()) => Ok(()),
             Err(error) => Err((tid, error)),
         }
+    }
+
+    /// Seizes a thread; once more where whoever traced it has gone meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's, but `EBUSY` for one that another process traces.
+    fn seize(&self, tid: u32) -> Result<(), SysError> {
+        for _ in 0..TRIES {
+            match ptrace::seize(tid, self.own.options()) {
+                Err(error) if error.errno() == libc::EPERM => {}
+                seized => return seized,
+            }
+            if self.proc.tracer_of(Tgid(tid)).is_some() {
+                return Err(SysError {
+                    call: "ptrace(PTRACE_SEIZE)",
+                    source: std::io::Error::from_raw_os_error(libc::EBUSY),
+                });
+            }
+        }
+        ptrace::seize(tid, self.own.options())
     }
 
     fn add(&mut self, tid: u32, tgid: u32) -> &mut Tracee {
