@@ -26,6 +26,10 @@ pub enum MarkState {
     Passes = 3,
     /// The thread was not stopped in time, and its call runs: the signal that comes late is nobody's.
     Late = 4,
+    /// The call runs, and the thread is stopped when it leaves it: where calls cannot be made to begin anew.
+    Runs = 5,
+    /// The call has run, the thread is on its way to its stop, or there, and the tracer is to act.
+    Ran = 6,
 }
 
 impl MarkState {
@@ -36,6 +40,8 @@ impl MarkState {
             2 => Self::Asked,
             3 => Self::Passes,
             4 => Self::Late,
+            5 => Self::Runs,
+            6 => Self::Ran,
             _ => Self::Free,
         }
     }

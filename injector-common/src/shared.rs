@@ -48,6 +48,8 @@ pub struct Control {
     pub rules: u64,
     /// The number of the first program that met a test call since this was 0.
     pub tested_by: u64,
+    /// 1 once the caller of test calls has left a hooked call since this was 0, where programs hang on exits.
+    pub test_left: u64,
 }
 
 /// Which entry program decides. There are two only while one takes another's place: both hang on each function then, a
@@ -309,7 +311,7 @@ pub struct ScopeCell {
     pub ordinal: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 96);
+const _: () = assert!(size_of::<Control>() == 104);
 const _: () = assert!(size_of::<RuleCell>() == 256);
 const _: () = assert!(core::mem::offset_of!(Shared, cells) == 256);
 

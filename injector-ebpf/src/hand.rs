@@ -5,12 +5,16 @@
 //! program lets that one through. Without a pending signal the caller would be told errno 513, so that the signal is
 //! seen before the call is made to begin anew: a successful send may only mean that it is under way
 //! (kernel/trace/bpf_trace.c, `bpf_send_signal_common`).
+//!
+//! Where the kernel lets no call be overridden, it is marked too, and runs; a program at its exit sends the signal then, so
+//! that what comes after the call can be done there all the same.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_send_signal_thread};
-use injector_common::limits::MAX_MARKED;
+use injector_common::RunState;
+use injector_common::limits::{MAX_MARKED, MAX_RULES};
 use injector_common::mark::{MARK_SIGNAL, Mark, MarkState, MarkedFiring, mark_of};
 
 use crate::facts::{Regs, Task};
@@ -55,6 +59,12 @@ pub fn is_let_through(tid: u32, abi: u32, regs: Regs) -> bool {
         return false;
     }
     let state = (found >> 32) as u32;
+    if maps::overrides() == 0 && state == MarkState::Runs as u32 {
+        // That its thread left a call before was missed.
+        lose(mark);
+        set(mark, tid, MarkState::Free);
+        return false;
+    }
     // Where the tracer died before it had acted, the kernel makes the call again all the same.
     if state != MarkState::Asked as u32 && state != MarkState::Passes as u32 {
         return false;
@@ -129,7 +139,10 @@ extern "C" fn look(_index: u32, wait: *mut Wait) -> i64 {
 #[inline(never)]
 pub fn hand_over(tid: u32, tgid: u32, abi: u32, firings: u32) -> bool {
     let task = Task::current();
-    if !task.is_traced() || task.blocks(MARK_SIGNAL) || task.has_pending(MARK_SIGNAL) {
+    if !task.is_traced() || task.blocks(MARK_SIGNAL) {
+        return false;
+    }
+    if maps::overrides() != 0 && task.has_pending(MARK_SIGNAL) {
         return false;
     }
     let regs = task.regs();
@@ -144,6 +157,10 @@ pub fn hand_over(tid: u32, tgid: u32, abi: u32, firings: u32) -> bool {
         (*mark).nr = regs.nr();
         (*mark).abi = abi;
         (*mark).firings_len = firings;
+    }
+    if maps::overrides() == 0 {
+        set(mark, tid, MarkState::Runs);
+        return true;
     }
     set(mark, tid, MarkState::Asked);
     // SAFETY: no pointers.
@@ -162,4 +179,47 @@ pub fn hand_over(tid: u32, tgid: u32, abi: u32, firings: u32) -> bool {
         set(mark, tid, MarkState::Late);
     }
     wait.seen != 0
+}
+
+/// What was to happen after a call does not.
+#[inline(always)]
+fn lose(mark: *mut Mark) {
+    let mut at = 0;
+    while at < MAX_MARKED {
+        // SAFETY: map memory, indices below their lengths.
+        unsafe {
+            if at as u32 >= (*mark).firings_len {
+                break;
+            }
+            let rule = (*mark).firings[at].rule as usize & (MAX_RULES - 1);
+            atomic::add(&raw mut (*maps::shared()).cells[rule].lost, 1);
+        }
+        at += 1;
+    }
+}
+
+/// A thread leaves a hooked call: it is stopped on its way to its program where something was decided for then. A signal
+/// that is pending already stops it, too; the tracer knows by the mark that it is for this. No interrupt is waited for:
+/// unlike at a kprobe they are on here.
+#[inline(never)]
+pub fn left(tid: u32) -> u32 {
+    let mark = mark(tid);
+    if word(mark) != MarkState::Runs.word(tid) {
+        return 0;
+    }
+    // SAFETY: the mapped memory.
+    let state = unsafe { core::ptr::read_volatile(&raw const (*maps::shared()).control.state) };
+    if state != RunState::Armed as u32 {
+        return 0; // The tracer tells what has become of it.
+    }
+    let task = Task::current();
+    set(mark, tid, MarkState::Ran);
+    // SAFETY: no pointers.
+    let is_stopped = !task.blocks(MARK_SIGNAL)
+        && (task.has_pending(MARK_SIGNAL) || unsafe { bpf_send_signal_thread(MARK_SIGNAL) } == 0);
+    if !is_stopped {
+        lose(mark);
+        set(mark, tid, MarkState::Free);
+    }
+    1
 }

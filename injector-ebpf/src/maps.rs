@@ -175,6 +175,8 @@ constants! {
     has_scopes HAS_SCOPES: u32;
     /// 1 when calls before a program's own entry point do not count.
     gated GATED: u32;
+    /// 1 where the kernel lets a program override what it is hooked on.
+    overrides OVERRIDES: u32;
     /// 1 when some rule has a thread held.
     has_holds HAS_HOLDS: u32;
     /// 1 when some rule looks at arguments.

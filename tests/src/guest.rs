@@ -61,6 +61,16 @@ macro_rules! needs_override {
     };
 }
 
+/// Ends the test that it stands in when the kernel lets calls be overridden.
+#[macro_export]
+macro_rules! needs_no_override {
+    () => {
+        if $crate::guest::overrides() {
+            $crate::unsupported!($crate::test_name!(), "a kernel with override");
+        }
+    };
+}
+
 /// The name of the test that it stands in, as the harness prints it.
 #[macro_export]
 macro_rules! test_name {

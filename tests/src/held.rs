@@ -209,6 +209,11 @@ impl Caller {
     }
 }
 
+/// Where a way has threads wait, as rules have it.
+fn side(way: Way) -> &'static str {
+    if way == Way::EbpfExits { "after:" } else { "" }
+}
+
 /// Calls that wait while signals of the program's own come: none is lost or invented, no call gives anything but what it
 /// gives, and every wait that was decided was taken in full.
 pub fn signals_are_the_programs_own(
@@ -220,7 +225,8 @@ pub fn signals_are_the_programs_own(
     let _alone = alone();
     caller.is_there();
     let rig = Rig::of(way, finject);
-    let rule = ["--rule", "getppid=delay:200us@2+3", "--spin-max", "0s"];
+    let rule = format!("getppid={}delay:200us@2+3", side(way));
+    let rule = ["--rule", &rule, "--spin-max", "0s"];
     let calls = (3 * delays).to_string();
     let (program, arguments) = caller.program(&calls);
     let mut running = rig.start(&rule, program, &arguments);
@@ -244,7 +250,8 @@ pub fn signals_are_the_programs_own(
     );
     assert_eq!((tally("lost"), tally("moot")), (0, 0), "{summary}");
     let waited = fired(&events);
-    let is_short = |event: &&Value| event["delay_ns"].as_u64().unwrap() < 200_000;
+    let length = ["delay_ns", "after_delay_ns"][usize::from(way == Way::EbpfExits)];
+    let is_short = |event: &&Value| event[length].as_u64().unwrap() < 200_000;
     assert_eq!(waited.iter().filter(|event| is_short(event)).count(), 0);
     assert_eq!(waited.len() as u64 + tally("dropped"), delays, "{summary}");
 }
@@ -267,16 +274,14 @@ pub fn calls_give_what_they_give(
     let seed = fastrand::u64(..);
     let mut rng = fastrand::Rng::with_seed(seed);
     println!("{way:?} {caller:?}: seed {seed}");
+    let rules = ["100us@50+97", "10us..2ms@0.1%"];
+    let rules = rules.map(|delay| format!("getppid={}delay:{delay}", side(way)));
+    let rules = rules.iter().flat_map(|rule| ["--rule", rule]);
     let mut killed = 0_u64;
     while !victim.is_done() {
         let mut session = Finject::of(&finject)
             .args(["--backend", way.backend(), "--quiet", "--spin-max", "20us"])
-            .args([
-                "--rule",
-                "getppid=delay:100us@50+97",
-                "--rule",
-                "getppid=delay:10us..2ms@0.1%",
-            ])
+            .args(rules.clone())
             .pid(victim.pid())
             .begin();
         // From before it attaches until long after.

@@ -3,7 +3,7 @@
 
 use finject_tests::{
     conformance::{Way, all},
-    guest, needs_override,
+    guest, needs_no_override, needs_override,
 };
 
 #[test]
@@ -16,6 +16,12 @@ fn ebpf_attach() {
 fn ebpf_launch() {
     needs_override!();
     all(Way::EbpfLaunch, guest::finject());
+}
+
+#[test]
+fn ebpf_exits() {
+    needs_no_override!();
+    all(Way::EbpfExits, guest::finject());
 }
 
 #[test]

@@ -183,11 +183,13 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
         }
     }
     if maps::has_holds() != 0 && call.listed != 0 && hand_over_or_carry_out(call) {
-        // SAFETY: the program's own context; the signal is pending.
-        unsafe { bpf_override_return(ctx.cast(), RESTART as u64) };
+        if maps::overrides() != 0 {
+            // SAFETY: the program's own context; the signal is pending.
+            unsafe { bpf_override_return(ctx.cast(), RESTART as u64) };
+        }
         return 0;
     }
-    if call.decided != 0 {
+    if call.decided != 0 && maps::overrides() != 0 {
         // SAFETY: the program's own context. Lowering has kept 512..531 out of the value.
         unsafe { bpf_override_return(ctx.cast(), call.value as u64) };
     }
@@ -208,7 +210,9 @@ fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32
             unsafe {
                 let tested_by = &raw mut (*maps::shared()).control.tested_by;
                 atomic::compare_exchange(tested_by, 0, u64::from(maps::program()));
-                bpf_override_return(ctx.cast(), -CANARY_ERRNO as u64);
+                if maps::overrides() != 0 {
+                    bpf_override_return(ctx.cast(), -CANARY_ERRNO as u64);
+                }
             }
         }
         return 0;
@@ -502,27 +506,32 @@ unsafe fn fire(
             carry_out(call, cell, firing, step);
             return;
         }
-        // Waits come before results, whichever rule has them.
-        let has_mark = call.is_unmarked == 0
-            && if call.listed == 0 {
-                hand::claim(call.tid)
-            } else {
-                call.listed < MAX_MARKED as u32
-            };
-        if !has_mark {
-            call.is_unmarked = 1;
-            carry_out(call, cell, firing, step);
-            return;
-        }
-        hand::list(call.tid, call.listed, *firing);
-        call.listed += 1;
         let rule = &(*shared).rules[firing.rule as usize & (MAX_RULES - 1)];
         let spins = if spin::length(rule, step, firing) != 0 {
             ACT_DELAY
         } else {
             0
         };
-        call.actions |= step.actions & !spins;
+        let actions = step.actions & !spins;
+        // Waits come before results, whichever rule has them; where nothing can wait before the call, nothing does.
+        let is_first = maps::overrides() == 0 && actions & ACT_HELD == 0;
+        let has_mark = !is_first
+            && call.is_unmarked == 0
+            && if call.listed == 0 {
+                hand::claim(call.tid)
+            } else {
+                call.listed < MAX_MARKED as u32
+            };
+        if !has_mark {
+            if !is_first {
+                call.is_unmarked = 1;
+            }
+            carry_out(call, cell, firing, step);
+            return;
+        }
+        hand::list(call.tid, call.listed, *firing);
+        call.listed += 1;
+        call.actions |= actions;
         if step.actions & ACT_DECIDES != 0 {
             call.decided = 1;
         }
@@ -612,6 +621,27 @@ unsafe fn carry_out(
             atomic::add(&raw mut (*cell).dropped, 1);
         }
     }
+}
+
+/// The exit of a hooked system call, where the kernel lets no call be overridden: what was decided at its entry for
+/// afterwards is handed to the tracer.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fexit/finject_left")]
+pub extern "C" fn finject_left(_ctx: *mut c_void) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
+    if maps::is_target(tgid) {
+        if tgid == maps::canary_tgid() {
+            // SAFETY: the mapped memory; volatile, since finject reads it.
+            unsafe {
+                let left = &raw mut (*maps::shared()).control.test_left;
+                core::ptr::write_volatile(left, 1);
+            }
+        } else {
+            hand::left(pid_tgid as u32);
+        }
+    }
+    0
 }
 
 /// A raw tracepoint's arguments (`struct bpf_raw_tracepoint_args`).

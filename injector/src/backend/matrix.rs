@@ -43,6 +43,9 @@ pub const PARTS: [(&str, &str); 31] = [
     ("`uid=`", "fsync(uid=0)=EIO"),
 ];
 
+/// So many of them are actions, the first.
+pub const ACTIONS: usize = 16;
+
 /// Every kind of target: whether finject launches it.
 pub const TARGETS: [(&str, bool); 2] = [
     ("running processes, `--pid N`", false),

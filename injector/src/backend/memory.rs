@@ -276,12 +276,18 @@ impl Memory {
     /// Forgets which program met test calls.
     pub fn forget_tester(&self) {
         self.word(offset_of!(Control, tested_by)).store(0, Release);
+        self.word(offset_of!(Control, test_left)).store(0, Release);
     }
 
     /// The number of the first program that met one since then.
     pub fn tested_by(&self) -> Option<u32> {
         let number = self.word(offset_of!(Control, tested_by)).load(Acquire);
         u32::try_from(number).ok().filter(|number| *number != 0)
+    }
+
+    /// Whether the caller of test calls has left a hooked call since then, where programs hang on exits.
+    pub fn tester_has_left(&self) -> bool {
+        self.word(offset_of!(Control, test_left)).load(Acquire) != 0
     }
 
     /// The rules in force, a bit each.

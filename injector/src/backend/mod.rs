@@ -156,6 +156,9 @@ impl BackendError {
             Self::NoFault { .. } => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
+            Self::Engine(error) if error.is_machine() => vec![
+                "use --backend ptrace, which stops threads at every call; or name fewer calls".into(),
+            ],
             Self::Realtime => vec!["use --backend ptrace, which holds threads on any kernel".into()],
             Self::AnothersTarget(_) => vec![
                 "finject ctl add has a rule join that session; finject ctl list tells which run"
@@ -197,6 +200,9 @@ impl BackendError {
 
     /// Whether it is the machine that cannot do it, rather than finject that failed.
     pub fn is_machine(&self) -> bool {
+        if let Self::Engine(error) = self {
+            return error.is_machine();
+        }
         matches!(
             self,
             Self::Machine { .. }

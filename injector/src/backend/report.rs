@@ -11,12 +11,33 @@ pub struct HookReport {
     pub mechanism: String,
     /// Target processes, descendants included.
     pub targets: u64,
-    /// Calls that were tried, and failed as they should.
+    /// Test calls that were tried, and came to [`HookReport::shown`].
     pub tested: usize,
+    /// What each of them has shown.
+    pub shown: Shown,
     /// Instructions that the kernel's verifier walked for the entry program, where there is one.
     pub verified_instructions: Option<u32>,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// What a test call shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// It was failed, as asked.
+    #[default]
+    Failed,
+    /// It ran, and its entry and its exit were seen: where no call can be failed.
+    Seen,
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Failed => "failed as asked",
+            Self::Seen => "seen to enter and leave",
+        })
+    }
 }
 
 /// One rule's counters. Units as in `injector_common::RuleCell`.

@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::exit::Exit;
 use crate::backend::choose::{Choice, choose};
-use crate::backend::ebpf::Ebpf;
-use crate::backend::ebpf::probe::{Capabilities, Finding, State};
-use crate::backend::matrix::{PARTS, TARGETS, answer, reaches, trial as plan_of};
+use crate::backend::ebpf::probe::{Capabilities, Finding, Need, State};
+use crate::backend::ebpf::{Ebpf, support};
+use crate::backend::matrix::{ACTIONS, PARTS, TARGETS, answer, reaches, trial as plan_of};
+use crate::backend::report::Shown;
 use crate::backend::{Backend, BackendError, HookReport};
 use crate::plan::Targets;
 use crate::target::launch::Launch;
@@ -25,11 +26,12 @@ pub struct Options {
     json: bool,
 }
 
-/// A call that hardly any program makes, and whose failure hurts none.
-const TRIAL: &str = "getpgid=EIO";
+/// A call that hardly any program makes, and whose failure hurts none; for kernels that let calls be overridden, and for
+/// others.
+const TRIALS: [&str; 2] = ["getpgid=EIO", "getpgid=after:EIO"];
 
-fn trial(backend: &mut Ebpf) -> Result<HookReport, BackendError> {
-    let plan = plan_of(TRIAL, Choice::Ebpf);
+fn trial(backend: &mut Ebpf, rule: &str) -> Result<HookReport, BackendError> {
+    let plan = plan_of(rule, Choice::Ebpf);
     backend.load(&plan)?;
     let report = backend.attach(&plan)?;
     backend.heal()?;
@@ -142,23 +144,32 @@ enum Row {
     Part(&'static str),
 }
 
+impl Row {
+    /// Whether this needs calls that are overridden. What is no action does as its action does.
+    fn overrides(self) -> bool {
+        let Self::Part(rule) = self else {
+            return false;
+        };
+        let is_action = PARTS[..ACTIONS].iter().any(|(_, known)| *known == rule);
+        is_action && support::overrides(&plan_of(rule, Choice::Ebpf))
+    }
+}
+
 const COLUMNS: [Choice; 3] = [Choice::Ebpf, Choice::Notify, Choice::Ptrace];
 
 /// What each backend carries out here: `yes`, or `no` with the reason. `lacks` tells what the machine
-/// lacks for a backend, with such targets where it is asked of some.
-fn matrix(
-    lacks: &dyn Fn(Choice, Option<bool>) -> Option<String>,
-) -> Vec<(String, [String; COLUMNS.len()])> {
+/// lacks for that.
+fn matrix(lacks: &dyn Fn(Choice, Row) -> Option<String>) -> Vec<(String, [String; COLUMNS.len()])> {
     let targets = TARGETS
         .iter()
         .map(|(name, launched)| (*name, Row::Targets(*launched)));
     let parts = PARTS.iter().map(|(name, rule)| (*name, Row::Part(rule)));
     let cell = |row: Row, choice: Choice| {
-        let (answer, whom) = match row {
-            Row::Targets(launched) => (reaches(launched, choice), Some(launched)),
-            Row::Part(rule) => (answer(rule, choice), None),
+        let answer = match row {
+            Row::Targets(launched) => reaches(launched, choice),
+            Row::Part(rule) => answer(rule, choice),
         };
-        let lacking = (answer == "yes").then(|| lacks(choice, whom)).flatten();
+        let lacking = (answer == "yes").then(|| lacks(choice, row)).flatten();
         lacking.map_or_else(|| answer.to_owned(), |what| format!("no: {what}"))
     };
     targets
@@ -211,11 +222,16 @@ fn print(capabilities: &Capabilities, trial: Option<&Result<HookReport, BackendE
     match trial {
         None => {}
         Some(Ok(hooks)) => println!(
-            "  ok       {:17} {} hooked by {}; {} failed as asked, and ran again after healing",
+            "  ok       {:17} {} hooked by {}; {} {}, and {} after healing",
             "trial",
             crate::text::counted(hooks.functions as u64, "function", "functions"),
             hooks.mechanism,
             crate::text::counted(hooks.tested as u64, "test call", "test calls"),
+            hooks.shown,
+            match hooks.shown {
+                Shown::Failed => "ran again",
+                Shown::Seen => "not seen",
+            },
         ),
         Some(Err(error)) => {
             println!("  missing  {:17} {error}", "trial");
@@ -231,22 +247,26 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let others = others();
     let mut backend = Ebpf::new()?;
     let capabilities = backend.capabilities().clone();
-    let blocked = capabilities.missing().next().is_some();
-    let trial = (!blocked).then(|| trial(&mut backend));
-    let works = matches!(trial, Some(Ok(_)));
+    let overrides = capabilities.has(Need::Override);
+    let is_blocked = capabilities.missing_for(overrides).next().is_some();
+    let rule = TRIALS[usize::from(!overrides)];
+    let trial = (!is_blocked).then(|| trial(&mut backend, rule));
+    let is_seen = matches!(trial, Some(Ok(_)));
+    let works = is_seen && overrides;
     let missing = capabilities
         .missing()
         .next()
         .map(|need| need.need.to_string());
-    let lacks = |choice: Choice, launched: Option<bool>| -> Option<String> {
+    let lacks = |choice: Choice, row: Row| -> Option<String> {
         let Some(other) = others.iter().find(|other| other.choice == choice) else {
             let what = missing.as_deref().unwrap_or("faults that arrive");
-            return (!works).then(|| format!("lacks {what}"));
+            let is_there = is_seen && (overrides || !row.overrides());
+            return (!is_there).then(|| format!("lacks {what}"));
         };
-        let tried: Vec<_> = match launched {
-            Some(true) => vec![&other.launched],
-            Some(false) => other.attached.iter().collect(),
-            None => other.trials().collect(),
+        let tried: Vec<_> = match row {
+            Row::Targets(true) => vec![&other.launched],
+            Row::Targets(false) => other.attached.iter().collect(),
+            Row::Part(_) => other.trials().collect(),
         };
         let is_there = tried.iter().any(|trial| trial.is_ok());
         let why = tried.iter().find_map(|trial| trial.as_ref().err());
@@ -324,6 +344,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             println!("\nready: sudo finject --pid PID --rule 'fsync=EIO@3'");
         } else {
             println!("\nthis machine cannot inject faults in the kernel: see `needs` above");
+            if is_seen {
+                println!(
+                    "what comes after a call can: sudo finject --pid PID --rule 'fsync=after:EIO@3'"
+                );
+            }
             let is_ok = |trial: &&Result<String, String>| trial.is_ok();
             if others.iter().any(|other| is_ok(&&other.launched)) {
                 println!("commands can be launched: finject --rule 'fsync=EIO@3' -- COMMAND");

@@ -180,10 +180,10 @@ impl Observer for Live {
                     counted(number, "call", "calls")
                 ),
                 tested => format!(
-                    "armed on {targets}: {} of the kernel's hooked by {mechanism}, {} tried and \
-                     failed as asked",
+                    "armed on {targets}: {} of the kernel's hooked by {mechanism}, {} tried and {}",
                     counted(number, "function", "functions"),
                     counted(tested as u64, "call", "calls"),
+                    hooks.shown,
                 ),
             });
             for (choice, why) in passed_over {

@@ -15,6 +15,8 @@ use super::wire::Wire;
 pub const ATTACH_KPROBE_MULTI: u32 = 42;
 /// `BPF_PERF_EVENT` of include/uapi/linux/bpf.h (since Linux 5.15).
 const ATTACH_PERF_EVENT: u32 = 41;
+/// `BPF_TRACE_FEXIT` of the same (since Linux 5.5).
+pub const ATTACH_EXIT: u32 = 25;
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr, call: &'static str) -> Result<i32, SysError> {
     // SAFETY: the attribute is whole, and what it points to lives in the caller.
@@ -62,6 +64,8 @@ pub struct ProgramSpec<'a> {
     pub kind: u32,
     /// `expected_attach_type`, 0 for none.
     pub attach: u32,
+    /// The kernel function that it is for, by its number in the kernel's BTF; 0 for none.
+    pub function: u32,
     /// The relocated instructions.
     pub instructions: &'a [bpf_insn],
     /// The license of the object.
@@ -102,6 +106,7 @@ fn try_load(spec: &ProgramSpec<'_>, log: &mut [u8]) -> Result<OwnedFd, SysError>
     }
     fields.prog_type = spec.kind;
     fields.expected_attach_type = spec.attach;
+    fields.attach_btf_id = spec.function;
     fields.insns = spec.instructions.as_ptr() as u64;
     fields.insn_cnt = spec.instructions.len() as u32;
     fields.license = spec.license.as_ptr() as u64;
@@ -128,6 +133,17 @@ pub fn raw_tracepoint(program: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, S
         bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
         &mut attr,
         "bpf(BPF_RAW_TRACEPOINT_OPEN)",
+    )
+}
+
+/// Links a program to the function that it was loaded for (`bpf_tracing_prog_attach` of kernel/bpf/syscall.c).
+pub fn trampoline(program: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    bpf_fd(
+        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+        &mut attr,
+        "bpf(BPF_RAW_TRACEPOINT_OPEN, fexit)",
     )
 }
 
@@ -315,6 +331,7 @@ pub fn kprobe_has_helper(helper: i32) -> Result<bool, SysError> {
         name: "finject_probe",
         kind: aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
         attach: 0,
+        function: 0,
         instructions: &code,
         license: c"Dual MIT/GPL",
         btf: None,

@@ -2,6 +2,8 @@
 //! of the kind that BPF C programs carry, so that finject looks the offsets up itself and hands
 //! them to the program as constants. Format: Documentation/bpf/btf.rst of the kernel.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 /// Where the kernel shows its BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -26,6 +28,7 @@ pub enum BtfError {
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNCTION: u32 = 12;
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
@@ -110,6 +113,26 @@ impl<'a> Btf<'a> {
             at += 12 + tail(kind, members).ok_or(BtfError::Damaged { at })?;
         }
         Ok(btf)
+    }
+
+    /// The numbers of kernel functions, by their names; those that it does not know are left out.
+    pub fn functions<'n>(
+        &self,
+        names: &BTreeSet<&'n str>,
+    ) -> Result<BTreeMap<&'n str, u32>, BtfError> {
+        let mut found = BTreeMap::new();
+        for (id, &at) in self.types.iter().enumerate().skip(1) {
+            if word(self.data, at + 4)? >> 24 & 0x1f != KIND_FUNCTION {
+                continue;
+            }
+            let name = word(self.data, at)? as usize;
+            let rest = self.strings.get(name..).unwrap_or_default();
+            let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            if let Some(name) = std::str::from_utf8(text).ok().and_then(|it| names.get(it)) {
+                found.insert(*name, id as u32);
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the string at an offset is this one.

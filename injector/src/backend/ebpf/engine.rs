@@ -2,16 +2,16 @@
 //! rules and kernel addresses, and neither the language nor the command line. Dropping it undoes
 //! everything: the links close with their descriptors, and so they do when finject is killed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::maps::{MapData, RingBuf};
-use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_TRACEPOINT};
 use injector_common::limits::MAX_SCOPES;
 use injector_common::{Event, Scope, Target, Turn};
 
-use super::object::{self, Constant, Loaded, ObjectError};
+use super::btf::{self, Btf, BtfError};
+use super::object::{self, Constant, Hook, Loaded, ObjectError};
 use crate::backend::BackendError;
 use crate::backend::memory::Memory;
 use crate::backend::spec::{Spec, SpecRule};
@@ -28,6 +28,8 @@ pub struct EngineSpec {
     pub spec: Spec,
     /// Delays up to so long are spun away by the program itself, nanoseconds.
     pub spin_ns: u64,
+    /// The kernel lets programs override the functions on which they hang.
+    pub overrides: bool,
     /// Children of targets become targets.
     pub follow: bool,
     /// Calls before a program's own entry point do not count.
@@ -46,6 +48,7 @@ impl EngineSpec {
         let mut constants: Vec<Constant> = vec![
             ("SEED", self.spec.seed.to_le_bytes().to_vec()),
             ("DRY_RUN", flag(self.spec.dry_run)),
+            ("OVERRIDES", flag(self.overrides)),
             ("FOLLOW", flag(self.follow)),
             ("GATED", flag(self.gated)),
             ("PROGRAM", program.to_le_bytes().to_vec()),
@@ -152,12 +155,30 @@ pub enum EngineError {
     /// The kernel does not let one of the functions be hooked.
     #[error("the kernel does not let one of the functions be overridden")]
     NotInjectable(#[source] SysError),
+    /// More functions than are followed to their exits, one by one.
+    #[error("{0} functions are too many to follow to their exits")]
+    TooManyExits(usize),
+    /// The kernel's type information lacks a function.
+    #[error("{types} has no function {0}", types = btf::VMLINUX)]
+    NoExit(String),
+    /// It cannot be read.
+    #[error(transparent)]
+    Types(#[from] BtfError),
+}
+
+impl EngineError {
+    /// Whether it is the kernel that cannot do it, rather than finject that failed.
+    pub fn is_machine(&self) -> bool {
+        matches!(self, Self::TooManyExits(_) | Self::NoExit(_))
+    }
 }
 
 /// The engine. Fields are dropped in this order: the links go first.
 #[expect(missing_debug_implementations, reason = "aya's ring buffer has none")]
 pub struct Engine {
     entry: Entry,
+    /// By the function's address; none where calls can be overridden.
+    exits: BTreeMap<u64, Exit>,
     /// One that hangs beside it, and is to take its place, with what it was loaded from.
     successor: Option<(Entry, Loaded)>,
     /// Runs that the kernel left out of those whose place was taken.
@@ -179,6 +200,20 @@ struct Entry {
     number: u32,
     features: Features,
 }
+
+/// Programs on the exit of a function, all of which do the same.
+#[derive(Debug)]
+struct Exit {
+    _links: [OwnedFd; RELAYS],
+}
+
+/// A program at an exit is left out for a thread while another that was preempted in it waits for the same processor
+/// (kernel/bpf/trampoline.c, `__bpf_prog_enter_recur`): the next one takes its place. What all of them miss is seen when
+/// the thread calls again, and counted as lost.
+const RELAYS: usize = 2;
+
+/// Functions that are followed to their exits: each takes a program of its own.
+const MAX_EXITS: usize = 32;
 
 /// Functions on which a program hangs by the same link.
 #[derive(Debug)]
@@ -206,6 +241,7 @@ impl Engine {
         let entry = Entry::load(&loaded, spec.attach, 1, features)?;
         Ok(Self {
             entry,
+            exits: BTreeMap::new(),
             successor: None,
             past_misses: 0,
             hooks: Vec::new(),
@@ -223,9 +259,7 @@ impl Engine {
             ("finject_exit", c"sched_process_exit"),
             ("finject_exec", c"sched_process_exec"),
         ] {
-            let program = self
-                .loaded
-                .program(program, BPF_PROG_TYPE_RAW_TRACEPOINT, 0)?;
+            let program = self.loaded.program(program, Hook::RawTracepoint)?;
             self.hooks
                 .push(bpf::raw_tracepoint(program.as_fd(), tracepoint)?);
         }
@@ -284,6 +318,44 @@ impl Engine {
         Ok(self.entry.kind)
     }
 
+    /// Where calls cannot be overridden, hangs a program on the exit of each function, by address and name, that has none.
+    /// Where it fails, what hung there before still does.
+    pub fn attach_exits(&mut self, functions: &[(u64, &str)]) -> Result<(), EngineError> {
+        let is_fresh = |at: &u64| !self.exits.contains_key(at);
+        let fresh = functions.iter().filter(|(at, _)| is_fresh(at));
+        let fresh: BTreeMap<u64, &str> = fresh.copied().collect();
+        if self.spec.overrides || fresh.is_empty() {
+            return Ok(());
+        }
+        let number = self.exits.len() + fresh.len();
+        if number > MAX_EXITS {
+            return Err(EngineError::TooManyExits(number));
+        }
+        let types = std::fs::read(btf::VMLINUX).map_err(|source| SysError {
+            call: "read",
+            source,
+        })?;
+        let bodies = fresh.values().map(|name| body_of(name));
+        let bodies: BTreeMap<&str, String> = fresh.values().copied().zip(bodies).collect();
+        let names = bodies.iter().flat_map(|(stub, body)| [*stub, body]);
+        let known = Btf::parse(&types)?.functions(&names.collect())?;
+        let mut exits = BTreeMap::new();
+        for (address, name) in fresh {
+            let body = || known.get(bodies.get(name)?.as_str());
+            let function = known.get(name).or_else(body);
+            let function = *function.ok_or_else(|| EngineError::NoExit(name.to_owned()))?;
+            let link = || -> Result<OwnedFd, EngineError> {
+                let hook = Hook::Exit { function };
+                let program = self.loaded.program("finject_left", hook)?;
+                Ok(bpf::trampoline(program.as_fd())?)
+            };
+            let links = [link()?, link()?];
+            exits.insert(address, Exit { _links: links });
+        }
+        self.exits.append(&mut exits);
+        Ok(())
+    }
+
     /// From here on hangs the entry program on each stub by a kprobe of its own. Nothing is attached
     /// when this returns.
     pub fn use_kprobes(&mut self) -> Result<(), EngineError> {
@@ -305,6 +377,8 @@ impl Engine {
     pub fn keep_entries(&mut self, needed: &BTreeSet<u64>) {
         let is_needed = |hooked: &Hooked| hooked.addresses.iter().any(|at| needed.contains(at));
         self.entry.hooked.retain(is_needed);
+        let hooked = self.hooked();
+        self.exits.retain(|at, _| hooked.contains(at));
     }
 
     /// Those of several addresses that the kernel lets be hooked: tried together, by halves where
@@ -325,10 +399,11 @@ impl Engine {
         good
     }
 
-    /// Takes the entry program off all stubs. When this returns no call is hooked any more.
-    pub fn detach_entries(&mut self) {
+    /// Takes the programs off all stubs. When this returns no call is hooked any more.
+    pub fn detach(&mut self) {
         self.successor = None;
         self.entry.hooked.clear();
+        self.exits.clear();
     }
 
     /// Whether so many more functions can be hooked while the session runs: one by one, each takes a while.
@@ -442,6 +517,13 @@ fn refused(error: SysError) -> EngineError {
     }
 }
 
+/// The function that a stub is a second name of where the call has no arguments (`SYSCALL_DEFINE0` of
+/// arch/x86/include/asm/syscall_wrapper.h): type information has it by its first name only.
+fn body_of(stub: &str) -> String {
+    let call = stub.split_once("_sys_").map_or(stub, |(_, call)| call);
+    format!("__do_sys_{call}")
+}
+
 impl Entry {
     fn load(
         loaded: &Loaded,
@@ -449,11 +531,11 @@ impl Entry {
         number: u32,
         features: Features,
     ) -> Result<Self, ObjectError> {
-        let attach = match kind {
-            AttachKind::Kprobe => 0,
-            AttachKind::KprobeMulti => bpf::ATTACH_KPROBE_MULTI,
+        let hook = match kind {
+            AttachKind::Kprobe => Hook::Kprobe,
+            AttachKind::KprobeMulti => Hook::KprobeMulti,
         };
-        match loaded.program("finject_entry", BPF_PROG_TYPE_KPROBE, attach) {
+        match loaded.program("finject_entry", hook) {
             Ok(program) => Ok(Self {
                 hooked: Vec::new(),
                 program,

@@ -20,10 +20,11 @@ use injector_common::Event;
 use self::engine::{AttachKind, Engine, EngineError, EngineSpec};
 use self::others::Others;
 use self::probe::{Capabilities, Need};
-use self::tests_of_calls::Tester;
+use self::tests_of_calls::{Proof, Tester};
 use super::launching::image;
 use super::memory::Memory;
 use super::ptrace::act::Actor;
+use super::report::Shown;
 use super::spec::{Spec, SpecRule};
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets, calls_of};
@@ -205,7 +206,10 @@ impl Ebpf {
     ) -> Result<Hooks, BackendError> {
         let mut stubs = self.stubs(rules, warnings)?;
         let names: Vec<&str> = stubs.iter().map(|stub| stub.function.as_str()).collect();
-        if let Some(list) = probe::enabled_functions() {
+        // Nothing is lost beside a trampoline where nothing is overridden.
+        if self.capabilities.has(Need::Override)
+            && let Some(list) = probe::enabled_functions()
+        {
             let busy = probe::trampolines(&list, &names);
             if !busy.is_empty() {
                 let functions = busy.into_iter().map(str::to_owned).collect();
@@ -245,6 +249,11 @@ impl Ebpf {
             }
             Err(error) => return Err(error.into()),
         };
+        let exits: Vec<_> = stubs
+            .iter()
+            .map(|stub| (stub.address, stub.function.as_str()))
+            .collect();
+        self.engine()?.attach_exits(&exits)?;
         let calls = || stubs.iter().flat_map(|stub| stub.calls.iter().copied());
         let (tested, untested) = match self.tester.prove(calls()) {
             // Somebody else's kprobe on one of the functions: with a kprobe of our own there, both
@@ -365,6 +374,17 @@ impl Ebpf {
         Ok(())
     }
 
+    /// Whether this machine has all that a plan's rules need.
+    fn can_do(&self, plan: &Plan) -> Result<(), BackendError> {
+        let needs = self.capabilities.missing_for(support::overrides(plan));
+        let needs: Vec<_> = needs.cloned().collect();
+        if needs.is_empty() {
+            Ok(())
+        } else {
+            Err(BackendError::Machine { needs })
+        }
+    }
+
     /// Whether a plan's rules have threads held, which not every kernel lets a program do.
     fn holds(&self, plan: &Plan) -> Result<bool, BackendError> {
         let holds = !plan.dry_run && Spec::of(plan)?.has_holds(plan.spin_max);
@@ -396,6 +416,7 @@ impl Ebpf {
 
     /// What a rule that joins needs, before it is written.
     fn prepare(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        self.can_do(plan)?;
         self.holds(plan)?;
         let mut warnings = Vec::new();
         let rules = plan.rules.get(rule..=rule).unwrap_or_default();
@@ -444,20 +465,24 @@ impl Ebpf {
 
 impl Backend for Ebpf {
     fn load(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        let needs: Vec<_> = self.capabilities.missing().cloned().collect();
-        if !needs.is_empty() {
-            return Err(BackendError::Machine { needs });
-        }
+        self.can_do(plan)?;
+        let overrides = self.capabilities.has(Need::Override);
         self.others = Others::look();
-        self.engine = Some(Engine::load(EngineSpec {
+        let engine = Engine::load(EngineSpec {
             spec: Spec::of(plan)?,
             spin_ns: nanoseconds(plan.spin_max),
+            overrides,
             follow: plan.follow,
             gated: !plan.from_exec,
             canary: self.tester.pid(),
             offsets: self.capabilities.offsets.clone(),
             attach: AttachKind::for_functions(calls_of(&plan.rules).len()),
-        })?);
+        })?;
+        if !overrides {
+            self.tester
+                .prove_by(Proof::Met(Arc::clone(engine.memory())));
+        }
+        self.engine = Some(engine);
         Ok(())
     }
 
@@ -472,10 +497,16 @@ impl Backend for Ebpf {
         }
         self.hold(plan)?;
         self.others = Others::default();
+        let (mechanism, shown) = if self.capabilities.has(Need::Override) {
+            (kind.to_string(), Shown::Failed)
+        } else {
+            (format!("{kind} and fexit"), Shown::Seen)
+        };
         Ok(HookReport {
             backend: support::NAME,
             functions: self.stubs.len(),
-            mechanism: kind.to_string(),
+            mechanism,
+            shown,
             targets: self.report().targets_seen,
             tested,
             verified_instructions: self.engine()?.program_info().ok().map(|info| info.verified),
@@ -551,7 +582,7 @@ impl Backend for Ebpf {
         if self.capabilities.has(Need::MissCounts) {
             self.misses = engine.misses().ok();
         }
-        engine.detach_entries();
+        engine.detach();
         if let Some(actor) = &mut self.actor {
             actor.finish();
         }

@@ -94,6 +94,47 @@ pub fn bytes() -> Result<Vec<u8>, ObjectError> {
     }
 }
 
+/// What a program is loaded to hang on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A kprobe.
+    Kprobe,
+    /// A kprobe.multi link.
+    KprobeMulti,
+    /// A raw tracepoint.
+    RawTracepoint,
+    /// The exit of a kernel function (fexit).
+    Exit {
+        /// By its number in the kernel's BTF.
+        function: u32,
+    },
+}
+
+impl Hook {
+    fn kind(self) -> bpf_prog_type {
+        match self {
+            Self::Kprobe | Self::KprobeMulti => bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+            Self::RawTracepoint => bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
+            Self::Exit { .. } => bpf_prog_type::BPF_PROG_TYPE_TRACING,
+        }
+    }
+
+    fn attach(self) -> u32 {
+        match self {
+            Self::Kprobe | Self::RawTracepoint => 0,
+            Self::KprobeMulti => bpf::ATTACH_KPROBE_MULTI,
+            Self::Exit { .. } => bpf::ATTACH_EXIT,
+        }
+    }
+
+    fn function(self) -> u32 {
+        match self {
+            Self::Exit { function } => function,
+            Self::Kprobe | Self::KprobeMulti | Self::RawTracepoint => 0,
+        }
+    }
+}
+
 /// A constant of the program: its symbol and its bytes.
 pub type Constant = (&'static str, Vec<u8>);
 
@@ -213,13 +254,8 @@ impl Loaded {
         })
     }
 
-    /// Loads one program. `attach` is the expected attach type, 0 for none.
-    pub fn program(
-        &self,
-        name: &'static str,
-        kind: bpf_prog_type,
-        attach: u32,
-    ) -> Result<OwnedFd, ObjectError> {
+    /// Loads one program.
+    pub fn program(&self, name: &'static str, hook: Hook) -> Result<OwnedFd, ObjectError> {
         let missing = || damaged(format_args!("it has no program {name}"));
         let program = self.object.programs.get(name).ok_or_else(missing)?;
         let function = self
@@ -231,8 +267,9 @@ impl Loaded {
         let license = CString::new(program.license.to_bytes()).map_err(damaged)?;
         let spec = bpf::ProgramSpec {
             name,
-            kind: kind as u32,
-            attach,
+            kind: hook.kind() as u32,
+            attach: hook.attach(),
+            function: hook.function(),
             instructions: &function.instructions,
             license: &license,
             btf: Some((self.btf.as_fd(), &functions, function.func_info_rec_size)),

@@ -118,6 +118,12 @@ impl Capabilities {
             .filter(|finding| matches!(finding.state, State::Missing { .. }))
     }
 
+    /// The needs that stand in the way of rules that need calls to be overridden, or of others.
+    pub fn missing_for(&self, overrides: bool) -> impl Iterator<Item = &Finding> {
+        self.missing()
+            .filter(move |finding| overrides || finding.need != Need::Override)
+    }
+
     /// Whether a need is met.
     pub fn has(&self, need: Need) -> bool {
         let found = |finding: &&Finding| finding.need == need && finding.state == State::Found;
@@ -375,7 +381,8 @@ fn override_helper() -> Finding {
             configured("CONFIG_BPF_KPROBE_OVERRIDE")
                 .unwrap_or_else(|| "no bpf_override_return".into()),
             "a kernel with CONFIG_BPF_KPROBE_OVERRIDE=y: Ubuntu, Amazon Linux, RHEL 8, Arch and \
-             Proxmox have it; Debian, Fedora, RHEL 9 and SLES do not. `cargo xtask vm` boots one",
+             Proxmox have it; Debian, Fedora, RHEL 9 and SLES do not. `cargo xtask vm` boots one. Rules \
+             of `after:` and `signal:` alone do without",
         ),
         Err(error) if error.errno() == libc::EPERM => missing(
             Need::Privilege,

@@ -2,11 +2,12 @@
 //! no longer do.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use injector_common::shared::CANARY_ERRNO;
 
-use crate::backend::memory::CallSlot;
+use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::{BackendError, Lost};
 use crate::sys::canary::{Answer, Canary};
 use crate::sys::time::monotonic_ns;
@@ -29,6 +30,19 @@ const NEVER_TRIED: [&str; 12] = [
     "kexec_load",
 ];
 
+/// Calls that end or break who makes them, where they run.
+const NEVER_RUN: [&str; 4] = ["exit", "exit_group", "rt_sigreturn", "restart_syscall"];
+
+/// How a test call shows that programs hang on its function.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    /// It is failed.
+    Fails,
+    /// It runs, since this kernel lets no call be overridden, and the programs at the function's entry and at its exit say
+    /// in this memory that they have met it.
+    Met(Arc<Memory>),
+}
+
 /// A run is left out while another program of the same processor works on a map, so that one call
 /// proves nothing either way; nor do many in a row, since that other program may have lost the
 /// processor to the test calls in the middle of its work. They come at growing distances, over some
@@ -43,16 +57,13 @@ const WATCHED_AT_ONCE: usize = 32;
 #[derive(Debug)]
 pub(super) struct Tester {
     canary: Canary,
+    proof: Proof,
     calls: Vec<CallId>,
     next: usize,
     /// When the round of looks began that is not yet over, and the one before it, which showed that
     /// every fault arrives: `CLOCK_MONOTONIC` nanoseconds.
     round_ns: u64,
     proven_ns: u64,
-}
-
-fn is_tried(call: CallId) -> bool {
-    syscall::by_id(call).is_some_and(|known| !NEVER_TRIED.contains(&known.name()))
 }
 
 fn saw(answer: Answer) -> String {
@@ -74,6 +85,7 @@ impl Tester {
     pub(super) fn new(canary: Canary) -> Self {
         Self {
             canary,
+            proof: Proof::Fails,
             calls: Vec::new(),
             next: 0,
             round_ns: 0,
@@ -86,17 +98,41 @@ impl Tester {
         self.canary.pid()
     }
 
-    fn try_call(&mut self, call: CallId, want_fault: bool) -> Answer {
-        let slot = CallSlot::from(call);
-        let mut answer = Answer::Blocked;
+    /// What test calls show from now on. Before the first.
+    pub(super) fn prove_by(&mut self, proof: Proof) {
+        self.proof = proof;
+    }
+
+    fn is_tried(&self, call: CallId) -> bool {
+        let runs = matches!(self.proof, Proof::Met(_));
+        let is_good = |name| !(NEVER_TRIED.contains(&name) || runs && NEVER_RUN.contains(&name));
+        syscall::by_id(call).is_some_and(|known| is_good(known.name()))
+    }
+
+    /// Makes a test call; whether programs hang on its function, and what it met.
+    fn try_once(&mut self, slot: CallSlot) -> (bool, Answer) {
+        if let Proof::Met(memory) = &self.proof {
+            memory.forget_tester();
+        }
+        let answer = self.canary.call(slot.compat, slot.nr);
+        let is_met = match &self.proof {
+            Proof::Fails => answer == Answer::Faulted,
+            Proof::Met(memory) => memory.tested_by().is_some() && memory.tester_has_left(),
+        };
+        (is_met, answer)
+    }
+
+    /// The same until it is so, or is not.
+    fn try_call(&mut self, call: CallId, want: bool) -> (bool, Answer) {
+        let mut seen = (false, Answer::Blocked);
         for tried in 0..TRIES {
             std::thread::sleep(PAUSE * tried);
-            answer = self.canary.call(slot.compat, slot.nr);
-            if (answer == Answer::Faulted) == want_fault || answer == Answer::Blocked {
+            seen = self.try_once(CallSlot::from(call));
+            if seen.0 == want || seen.1 == Answer::Blocked {
                 break;
             }
         }
-        answer
+        seen
     }
 
     /// Tries every call once; how many were tried, and which could not be.
@@ -104,10 +140,9 @@ impl Tester {
         &mut self,
         calls: impl Iterator<Item = CallId>,
     ) -> Result<(usize, Vec<CallId>), BackendError> {
-        let (tried, untried): (Vec<_>, Vec<_>) = calls.partition(|call| is_tried(*call));
+        let (tried, untried): (Vec<_>, Vec<_>) = calls.partition(|call| self.is_tried(*call));
         for call in &tried {
-            let answer = self.try_call(*call, true);
-            if answer != Answer::Faulted {
+            if let (false, answer) = self.try_call(*call, true) {
                 return Err(no_fault(*call, answer));
             }
         }
@@ -129,8 +164,8 @@ impl Tester {
             return Err(BackendError::NoOrder);
         };
         match self.try_call(call, true) {
-            Answer::Faulted => Ok(()),
-            answer => Err(no_fault(call, answer)),
+            (true, _) => Ok(()),
+            (false, answer) => Err(no_fault(call, answer)),
         }
     }
 
@@ -157,8 +192,7 @@ impl Tester {
                 self.round_ns = monotonic_ns();
             }
             let call = self.calls[self.next];
-            let answer = self.try_call(call, true);
-            if answer != Answer::Faulted {
+            if let (false, answer) = self.try_call(call, true) {
                 return Some(Lost {
                     why: format!(
                         "faults no longer arrive on {call}: a test call was not failed ({}); another \
@@ -187,11 +221,11 @@ impl Tester {
 
     fn prove_runs(&mut self, call: CallId) -> Result<(), BackendError> {
         match self.try_call(call, false) {
-            Answer::Faulted => Err(BackendError::NoFault {
+            (true, _) => Err(BackendError::NoFault {
                 call: call.to_string(),
                 saw: "a fault still arrived after everything was taken away".into(),
             }),
-            _ => Ok(()),
+            (false, _) => Ok(()),
         }
     }
 }

@@ -25,9 +25,16 @@ impl Memory {
         }
     }
 
-    /// The call that a thread's mark hands to the tracer.
-    pub fn asked(&self, tid: u32) -> Option<Mark> {
-        self.mark_in(tid, MarkState::Asked)
+    /// The call that a thread's mark hands to the tracer, and whether it has run.
+    pub fn handed_over(&self, tid: u32) -> Option<(Mark, bool)> {
+        let asked = self.mark_in(tid, MarkState::Asked);
+        let asked = asked.map(|mark| (mark, false));
+        asked.or_else(|| Some((self.mark_in(tid, MarkState::Ran)?, true)))
+    }
+
+    /// The call of a thread's that is to be handed to the tracer when it has run.
+    pub fn running(&self, tid: u32) -> Option<Mark> {
+        self.mark_in(tid, MarkState::Runs)
     }
 
     /// The call of a thread's that is let through when it comes again.

@@ -184,9 +184,8 @@ impl Backend for Notify {
             functions: spec.named(),
             mechanism: "seccomp notification".into(),
             targets: 1,
-            tested: 0,
-            verified_instructions: None,
             warnings: gains_nothing(launch).into_iter().collect(),
+            ..HookReport::default()
         })
     }
 

@@ -3,9 +3,10 @@
 
 use injector_common::mark::MARK_SIGNAL;
 use injector_common::rule::{ACT_AFTER_SIGNAL, ACT_SIGNAL};
-use injector_common::{Event, MarkState, RunState};
+use injector_common::{Event, Mark, MarkState, RunState};
 
 use super::held::Held;
+use super::mending::Cause;
 use super::sleep;
 use super::tracer::Work;
 use super::tracing::Tracing;
@@ -22,6 +23,23 @@ use crate::target::process::Tgid;
 const MARKS_SIGNAL: i32 = MARK_SIGNAL as i32;
 const SI_KERNEL: i32 = 0x80;
 
+/// The call that a mark tells of, and its part of records.
+fn told(mark: &Mark, tid: u32) -> (Entry, Event) {
+    let call = CallSlot::from(mark);
+    let facts = Event {
+        comm: mark.comm,
+        ..Recorder::call(mark.tgid, tid, call, mark.args)
+    };
+    let entry = Entry {
+        compat: call.compat,
+        nr: mark.nr.into(),
+        instruction: mark.instruction,
+        stack: mark.stack,
+        args: mark.args,
+    };
+    (entry, facts)
+}
+
 impl Tracing<'_> {
     /// Carries out what was decided for the call at whose entry a thread is, or which
     /// [begins anew](Held::begins_anew).
@@ -34,13 +52,8 @@ impl Tracing<'_> {
         begins_anew: bool,
     ) {
         let mut held = Held {
-            is_prone: sleep::is_prone(entry),
-            place: (entry.instruction, entry.stack),
             begins_anew,
-            stay: Stay::of(decided),
-            facts,
-            edit: None,
-            has_mapped: false,
+            ..Held::of(entry, facts, decided)
         };
         let now_ns = monotonic_ns();
         match held.stay.next(now_ns) {
@@ -58,7 +71,7 @@ impl Tracing<'_> {
             return false;
         };
         let is_ours = signal == MARKS_SIGNAL && ptrace::signal_code(tid) == Some(SI_KERNEL);
-        let Some(mark) = own.memory.asked(tid) else {
+        let Some((mark, has_run)) = own.memory.handed_over(tid) else {
             let state = own.memory.mark_state(tid);
             let is_late = state == MarkState::Late;
             if is_late {
@@ -88,24 +101,38 @@ impl Tracing<'_> {
             // One that is sent while one is pending is none.
             tracee.is_late = signal != MARKS_SIGNAL;
         }
-        let call = CallSlot::from(&mark);
-        let facts = Event {
-            comm: mark.comm,
-            ..Recorder::call(mark.tgid, tid, call, mark.args)
-        };
-        let entry = Entry {
-            compat: call.compat,
-            nr: mark.nr.into(),
-            instruction: mark.instruction,
-            stack: mark.stack,
-            args: mark.args,
-        };
+        let (entry, facts) = told(&mark, tid);
         let decided = recorder.decider.marked(&mark);
-        self.carry_out(tid, &entry, facts, decided, true);
+        if has_run {
+            own.memory.free_mark(tid);
+            self.has_left(tid, mark.firings[0].at_ns, Held::of(&entry, facts, decided));
+        } else {
+            self.carry_out(tid, &entry, facts, decided, true);
+        }
         if !self.keeping.keeps(tid) {
             self.go_on(tid, 0);
         }
         true
+    }
+
+    /// A thread has left a call of which something was decided for then, and nothing for before.
+    fn has_left(&mut self, tid: u32, entered_ns: u64, held: Held) {
+        let is_prone = held.is_prone;
+        self.keeping.let_run(tid, held);
+        let Some(tracee) = self.tracees.get_mut(&tid) else {
+            return;
+        };
+        tracee.entered_ns = entered_ns;
+        if is_prone {
+            let cause = match tracee.signal {
+                0 => Cause::Another,
+                signal => Cause::Signal(signal),
+            };
+            self.left(tid, cause);
+        }
+        if self.tracees.get(&tid).is_some_and(|it| !it.comes_again()) {
+            self.ran(tid);
+        }
     }
 
     /// Keeps a thread at its stop until then; where it could not be woken, its call runs at once.
@@ -307,7 +334,10 @@ impl Tracing<'_> {
         held.stay.disarm(self.own.memory.armed());
         if comes_again {
             held.edit = None;
-            if !sleep::is_handled(tid, None) {
+            let own = self.tracees.get(&tid).map_or(0, |tracee| tracee.signal);
+            let is_handled =
+                sleep::is_handled(tid, None) || own != 0 && sleep::is_handled(tid, Some(own));
+            if !is_handled {
                 // The kernel makes it again by itself.
                 if let (Some(tracee), Ok(registers)) = (self.tracees.get_mut(&tid), &registers) {
                     tracee.again = self.own.sees_again(registers);
@@ -433,7 +463,17 @@ impl Tracing<'_> {
         for tracee in self.tracees.values_mut() {
             tracee.behind = None;
         }
-        for mut held in self.keeping.take_running() {
+        let mut running = self.keeping.take_running();
+        if let Work::Act(recorder) = &self.own.work {
+            // Those of which the tracer has not heard yet.
+            running.extend(self.tracees.keys().filter_map(|tid| {
+                let mark = self.own.memory.running(*tid)?;
+                self.own.memory.free_mark(*tid);
+                let (entry, facts) = told(&mark, *tid);
+                Some(Held::of(&entry, facts, recorder.decider.marked(&mark)))
+            }));
+        }
+        for mut held in running {
             held.stay.let_go(monotonic_ns());
             self.settle(&held);
         }

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use injector_common::Event;
 
 use super::editing::Edit;
+use super::sleep;
+use crate::backend::firing::Decided;
 use crate::backend::waits::{Schedule, Stay};
 use crate::sys::ptrace::Entry;
 use crate::sys::time::Alarm;
@@ -36,6 +38,19 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// A call of which nothing was done yet.
+    pub(super) fn of(entry: &Entry, facts: Event, decided: Decided) -> Self {
+        Self {
+            is_prone: sleep::is_prone(entry),
+            place: (entry.instruction, entry.stack),
+            begins_anew: false,
+            stay: Stay::of(decided),
+            facts,
+            edit: None,
+            has_mapped: false,
+        }
+    }
+
     /// Whether its thread makes it with other arguments than it had asked for.
     pub(super) fn is_changed(&self) -> bool {
         self.edit.as_ref().is_some_and(Edit::is_on)

@@ -48,9 +48,9 @@ impl Tracing<'_> {
 
     /// A thread leaves a call that a signal may have cut short; another thread of its process may take
     /// the signal.
-    pub(super) fn left(&mut self, tid: u32) {
+    pub(super) fn left(&mut self, tid: u32, cause: Cause) {
         if is_cut_short(tid) {
-            self.mend(tid, Cause::Another);
+            self.mend(tid, cause);
         } else if let Some(tracee) = self.tracees.get_mut(&tid) {
             tracee.deadline = None;
         }

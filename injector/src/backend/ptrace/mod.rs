@@ -372,9 +372,8 @@ impl Backend for Ptrace {
             functions: spec.named(),
             mechanism,
             targets: self.memory.report(0).targets_seen,
-            tested: 0,
-            verified_instructions: None,
             warnings,
+            ..HookReport::default()
         })
     }
 

@@ -17,6 +17,7 @@ use super::sleep;
 use super::tracing::Tracing;
 use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::recorder::Recorder;
+use crate::sys::bpf::grace_period;
 use crate::sys::launch::Latch;
 use crate::sys::process::{PollFd, leave, poll_fds};
 use crate::sys::ptrace::{Options, Registers};
@@ -325,7 +326,13 @@ impl Tracer {
             }
             if self.is_over() {
                 waker.wake();
-                let off_ns = *off_ns.get_or_insert_with(monotonic_ns);
+                let off_ns = *off_ns.get_or_insert_with(|| {
+                    if self.acts() {
+                        // What the kernel program still sends, it sends till then. Not every kernel tells.
+                        let _ = grace_period();
+                    }
+                    monotonic_ns()
+                });
                 let since_ns = monotonic_ns().saturating_sub(off_ns);
                 let has_deadlines = shared.wake_ns.load(Acquire) != 0;
                 let is_owed = has_deadlines || shared.asked.load(Acquire);

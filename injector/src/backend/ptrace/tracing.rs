@@ -82,6 +82,11 @@ impl Tracee {
         self.unfiltered || self.is_edited || self.blocked.is_some()
     }
 
+    /// Whether the call that it has left is made again.
+    pub(super) fn comes_again(&self) -> bool {
+        self.again || self.made_again.is_some()
+    }
+
     /// One of which nothing is known.
     fn of(tgid: u32) -> Self {
         Self {
@@ -317,7 +322,11 @@ impl<'t> Tracing<'t> {
                 let is_elsewhere = tracee.released || tracee.inside != acts;
                 is_elsewhere && !tracee.is_altered()
             };
-            let is_drained = self.tracees.values().all(is_away) && !self.keeping.keeps_any();
+            // A signal of the kernel program's is on its way to such a thread, which would get it from nobody.
+            let is_called = |tid: &u32| acts && self.own.memory.handed_over(*tid).is_some();
+            let is_drained = self.tracees.values().all(is_away)
+                && !self.tracees.keys().any(is_called)
+                && !self.keeping.keeps_any();
             shared.drained.store(is_drained, Release);
         }
     }
@@ -546,9 +555,9 @@ impl<'t> Tracing<'t> {
                 // the same (kernel/signal.c, `ptrace_stop`: any trap clears a pending one).
                 self.mend(tid, Cause::Asked);
             } else if tracee.is_prone {
-                self.left(tid);
+                self.left(tid, Cause::Another);
             }
-            let is_over = |tracee: &Tracee| !tracee.again && tracee.made_again.is_none();
+            let is_over = |tracee: &Tracee| !tracee.comes_again();
             if !self.comes_back(tid) && self.tracees.get(&tid).is_some_and(is_over) {
                 self.ran(tid);
             }
