@@ -1,8 +1,8 @@
 //! Addresses of the functions by which system calls enter the kernel, from /proc/kallsyms.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 
 /// Where the kernel lists its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
@@ -14,24 +14,35 @@ const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
 /// (arch/x86/include/asm/syscall_wrapper.h).
 const STUBS: [&[u8]; 2] = [b"__x64_", b"__ia32_"];
 
+/// The symbol behind the kernel's own code (arch/x86/kernel/vmlinux.lds.S). Symbols are listed by address, so that none of
+/// them comes after it; half of the list does.
+const END_OF_CODE: &[u8] = b"_etext";
+
 /// The addresses of the functions by which system calls enter the kernel. Several names may have one
 /// address; an address of 0 means that the reader may not see any (sysctl kernel.kptr_restrict).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stubs(HashMap<String, u64>);
 
 impl Stubs {
-    /// Reads them, in one pass: the kernel takes long to write the list.
+    /// Reads them, in one pass and no further than they go: the kernel takes long to write the list.
     pub fn read() -> io::Result<Self> {
-        Ok(Self::of(&fs::read(KALLSYMS)?))
+        Self::of(BufReader::new(File::open(KALLSYMS)?))
     }
 
-    fn of(list: &[u8]) -> Self {
-        Self(
-            list.split(|byte| *byte == b'\n')
-                .filter_map(stub_of)
-                .map(|(name, address)| (name.to_owned(), address))
-                .collect(),
-        )
+    fn of(mut list: impl BufRead) -> io::Result<Self> {
+        let mut stubs = HashMap::new();
+        let mut line = Vec::new();
+        while list.read_until(b'\n', &mut line)? > 0 {
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            if text.get(19..) == Some(END_OF_CODE) {
+                break;
+            }
+            if let Some((name, address)) = stub_of(text) {
+                stubs.insert(name.to_owned(), address);
+            }
+            line.clear();
+        }
+        Ok(Self(stubs))
     }
 
     /// A function's address, if the kernel has it.
@@ -87,8 +98,11 @@ mod tests {
         let list = b"ffffffff81000010 T __x64_sys_getppid\n\
                      ffffffff81000010 T __ia32_sys_getppid\n\
                      ffffffffc0000000 t other\t[module]\n\
-                     ffffffff81000020 T __x64_sys_fsync\n";
-        let stubs = Stubs::of(list);
+                     ffffffff81000020 T __x64_sys_fsync\n\
+                     ffffffff82000000 T _etext\n\
+                     ffffffff82000010 T __x64_sys_none\n";
+        let stubs = Stubs::of(&list[..]).unwrap();
+        assert_eq!(stubs.address("__x64_sys_none"), None, "it is no code");
         assert_eq!(
             stubs.address("__x64_sys_getppid"),
             Some(0xffff_ffff_8100_0010)
