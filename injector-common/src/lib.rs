@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod args;
+pub mod caller;
 pub mod decide;
 pub mod event;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod shared;
 pub mod trigger;
 
 pub use args::{ArgKinds, DataKind, WireTest, all_hold};
+pub use caller::{CallerFact, CallerFacts, WireCallerTest, is_called_by};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
 pub use mark::{Mark, MarkState, MarkedFiring};

@@ -12,6 +12,9 @@ pub const MAX_STEPS: usize = 16;
 /// Tests of arguments (`fd=`, `argN`) in one rule: one for each argument, and ranges on two.
 pub const MAX_TESTS: usize = 8;
 
+/// Predicates on who calls that a rule can have.
+pub const MAX_CALLER_TESTS: usize = 4;
+
 /// System-call numbers of one ABI lie below this (x86-64 ended at 467 in Linux 6.12, and numbers
 /// are given out one by one; i386 shares the new ones).
 pub const MAX_NR: u32 = 512;

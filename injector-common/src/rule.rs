@@ -2,7 +2,8 @@
 //! is made from a resolved rule by lowering and never changes while it is in force.
 
 use crate::args::WireTest;
-use crate::limits::{MAX_STEPS, MAX_TESTS};
+use crate::caller::WireCallerTest;
+use crate::limits::{MAX_CALLER_TESTS, MAX_STEPS, MAX_TESTS};
 use crate::random::CERTAIN;
 
 /// Whose calls are counted together.
@@ -203,6 +204,8 @@ pub struct WireRule {
     pub edits: u16,
     /// What must hold of the call's arguments, all of it; [`WireTest::NONE`] behind the last one.
     pub tests: [WireTest; MAX_TESTS],
+    /// What must hold of who calls, all of it; [`WireCallerTest::NONE`] behind the last one.
+    pub callers: [WireCallerTest; MAX_CALLER_TESTS],
     /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
     pub steps: [WireStep; MAX_STEPS],
 }
@@ -222,6 +225,7 @@ impl WireRule {
         steps_len: 1,
         edits: 0,
         tests: [WireTest::NONE; MAX_TESTS],
+        callers: [WireCallerTest::NONE; MAX_CALLER_TESTS],
         steps: [WireStep::OFF; MAX_STEPS],
     };
 
@@ -268,6 +272,12 @@ impl WireRule {
         self.tests[0].op != 0
     }
 
+    /// Whether it is looked at who calls, before a call counts.
+    #[inline(always)]
+    pub const fn has_callers(&self) -> bool {
+        self.callers[0].op != 0
+    }
+
     /// Whether a decision needs the time.
     #[inline(always)]
     pub const fn has_window(&self) -> bool {
@@ -289,4 +299,5 @@ impl WireRule {
 
 const _: () = assert!(MAX_STEPS.is_power_of_two());
 const _: () = assert!(size_of::<WireStep>() == 64);
-const _: () = assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 64 * MAX_STEPS);
+const _: () =
+    assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 24 * MAX_CALLER_TESTS + 64 * MAX_STEPS);

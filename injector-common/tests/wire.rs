@@ -16,12 +16,14 @@ fn the_states_of_a_mark_are_known_by_their_numbers() {
         MarkState::Asked,
         MarkState::Passes,
         MarkState::Late,
+        MarkState::Runs,
+        MarkState::Ran,
     ] {
         assert_eq!(MarkState::from_wire(state as u32), state);
         let word = state.word(0x89ab_cdef);
         assert_eq!((word >> 32, word as u32), (state as u64, 0x89ab_cdef));
     }
-    assert_eq!(MarkState::from_wire(5), MarkState::Free);
+    assert_eq!(MarkState::from_wire(7), MarkState::Free);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
 };
 
+use injector_common::CallerFacts;
 use injector_common::shared::CANARY_MARK;
 
 use crate::maps;
@@ -63,6 +64,17 @@ impl Task {
             );
             core::ptr::read_volatile(leader.add(maps::off_start() as usize).cast::<u64>())
         }
+    }
+
+    /// Who calls.
+    #[inline(always)]
+    pub fn caller(self) -> CallerFacts {
+        let leader: usize = read(self.0, maps::off_leader());
+        let name = |task: *const u8| CallerFacts::name(read(task, maps::off_comm()));
+        // Its own, which nobody else changes.
+        let cred: usize = read(self.0, maps::off_cred());
+        let uid = CallerFacts::uid(read(cred as *const u8, maps::off_euid()));
+        CallerFacts::of(name(leader as *const u8), name(self.0), uid)
     }
 
     /// Whether somebody traces the thread.

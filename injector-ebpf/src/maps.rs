@@ -181,6 +181,8 @@ constants! {
     has_holds HAS_HOLDS: u32;
     /// 1 when some rule looks at arguments.
     has_tests HAS_TESTS: u32;
+    /// 1 when some rule looks at who calls.
+    has_callers HAS_CALLERS: u32;
     /// 1 when some rule's firing puts rules in force or out of it.
     has_arming HAS_ARMING: u32;
     /// 1 when some rule changes the data that a call moves.
@@ -199,6 +201,12 @@ constants! {
     off_tgid OFF_TGID: u32;
     /// Byte offset of `task_struct.group_leader`.
     off_leader OFF_LEADER: u32;
+    /// Byte offset of `task_struct.comm`.
+    off_comm OFF_COMM: u32;
+    /// Byte offset of `task_struct.cred`.
+    off_cred OFF_CRED: u32;
+    /// Byte offset of `cred.euid`.
+    off_euid OFF_EUID: u32;
     /// Byte offset of `task_struct.start_boottime`.
     off_start OFF_START: u32;
     /// Byte offset of `task_struct.signal`.

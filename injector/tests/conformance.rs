@@ -30,6 +30,7 @@ fn mock() {
             Need::Sleep => Unsupported::Sleep,
             Need::Loader => Unsupported::Loader,
             Need::Others => Unsupported::Others,
+            Need::Callers => Unsupported::Callers,
             Need::Results => Unsupported::Results,
             Need::Data => Unsupported::Data,
         };

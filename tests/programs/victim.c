@@ -2,6 +2,7 @@
  *
  *   victim threads T N CALL   on a line from standard input, T threads make N calls each, all
  *                             starting together; then it waits for the end of standard input
+ *   victim named T N CALL     the same, each thread under the name `worker`
  *   victim loop CALL [US]     calls until standard input ends, with so many microseconds between two,
  *                             and prints a line at every change between success and failure, with
  *                             CLOCK_MONOTONIC nanoseconds
@@ -115,7 +116,10 @@ static void wait_line(void) {
 static pthread_barrier_t barrier;
 static long per_thread;
 
+static int is_named;
+
 static void *thread(void *seen) {
+    if (is_named) prctl(PR_SET_NAME, "worker");
     pthread_barrier_wait(&barrier);
     work(per_thread, seen);
     return NULL;
@@ -319,7 +323,8 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     struct seen seen;
     sigaction(SIGUSR1, &action, NULL);
-    if (argc == 5 && !strcmp(argv[1], "threads")) {
+    if (argc == 5 && (!strcmp(argv[1], "threads") || !strcmp(argv[1], "named"))) {
+        is_named = !strcmp(argv[1], "named");
         call_name = argv[4];
         open_file();
         printf("ready %d %s\n", (int)getpid(), path);

@@ -96,6 +96,8 @@ pub enum Need {
     Loader,
     /// Processes beside the targets.
     Others,
+    /// Callers with names and users of their own.
+    Callers,
     /// Calls that run, and have results of their own.
     Results,
     /// Calls that move data.
@@ -108,6 +110,7 @@ pub type Lacks = fn(Need) -> Option<String>;
 /// Cases that a way leaves out, since its backend says that it has not what they need.
 pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "a_sleeping_call_outlives_the_session"),
+    (Way::Mock, "it_is_asked_who_calls"),
     (Way::Mock, "the_loaders_calls_do_not_count"),
     (Way::Mock, "others_with_the_same_file_are_not_hit"),
     (Way::Mock, "an_error_leaks_no_descriptor"),

@@ -17,7 +17,7 @@ use injector_common::rule::{
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
     Call, Counter, Data, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell,
-    ScopeKey, Shared, Turn, WireRule, WireStep, advance, all_hold, decide,
+    ScopeKey, Shared, Turn, WireRule, WireStep, advance, all_hold, decide, is_called_by,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
@@ -342,6 +342,11 @@ fn next_rule(call: &mut InCall) -> u32 {
         unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
         return is_last;
     }
+    if maps::has_callers() != 0 && rule.has_callers() && is_not_by(rule) != 0 {
+        // SAFETY: the mapped memory.
+        unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
+        return is_last;
+    }
     let counter = if rule.scope == Scope::Rule as u32 || maps::has_scopes() == 0 {
         // SAFETY: the mapped memory.
         unsafe {
@@ -367,6 +372,12 @@ fn next_rule(call: &mut InCall) -> u32 {
 fn is_about(rule: &WireRule, compat: bool, nr: u32) -> bool {
     let args = Task::current().regs().args(compat);
     all_hold(rule, maps::kinds_of(compat, nr), &args)
+}
+
+/// Whether it is somebody else who calls than the rule asks for.
+#[inline(never)]
+fn is_not_by(rule: &WireRule) -> u32 {
+    u32::from(!is_called_by(rule, &Task::current().caller()))
 }
 
 /// The counter of the caller's process or thread, and its ordinal; made when it is not there yet.

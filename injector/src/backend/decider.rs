@@ -2,6 +2,7 @@
 //! function, the same wire rules and the same counters as the kernel program, so that the same seed
 //! gives the same firings everywhere. Knows nothing of how a call came or is answered.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
@@ -14,8 +15,8 @@ use injector_common::rule::{
     ACT_AFTER_RESULT, ACT_AFTER_SIGNAL, ACT_CORRUPT, ACT_EDITS, ACT_RESULT, ACT_SIGNAL,
 };
 use injector_common::{
-    Call, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope, WireRule, WireStep,
-    WireWait, all_hold, decide,
+    Call, CallerFacts, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope,
+    WireRule, WireStep, WireWait, all_hold, decide, is_called_by,
 };
 
 use super::firing::{Decided, Done, Fate, Firing};
@@ -35,6 +36,19 @@ pub struct Caller {
     pub process_start: u64,
     /// See `process_start`.
     pub thread_start: u64,
+}
+
+/// What rules may ask of a call, beside its number and arguments. Each is asked at most once, and only where a rule
+/// does.
+pub trait Asked {
+    /// Who calls, where processes or threads are counted apart; [`None`] where it is gone: then its call passes.
+    fn caller(&self) -> Option<Caller>;
+
+    /// What rules say of who calls; [`None`] where it is gone: then none of them is about it.
+    fn caller_facts(&self) -> Option<CallerFacts>;
+
+    /// The data that the call is about to move, where a rule that selects it changes data.
+    fn data(&self) -> Data;
 }
 
 /// The counter of one process or thread.
@@ -194,49 +208,48 @@ impl Decider {
         }
     }
 
-    /// Decides a call, and counts it. `caller` is asked at most once, and only where a rule counts
-    /// processes or threads apart; a caller that cannot be told is gone, and its call passes. `data` is asked only
-    /// where a rule selects the call that changes data.
-    pub fn decide(
-        &self,
-        call: CallSlot,
-        args: &[u64; 6],
-        caller: impl FnOnce() -> Option<Caller>,
-        data: impl Fn() -> Data,
-    ) -> Decided {
+    /// Decides a call, and counts it.
+    pub fn decide(&self, call: CallSlot, args: &[u64; 6], asked: &impl Asked) -> Decided {
         let mut decided = Decided::PASSES;
         let mut pending = self.memory.armed();
         pending &= self.memory.rules_of(call);
         if pending == 0 {
             return decided;
         }
-        let mut caller = Some(caller);
-        let mut known = None;
+        let (caller, facts) = (OnceCell::new(), OnceCell::new());
         while pending != 0 {
             let index = pending.trailing_zeros() as usize;
             pending &= pending - 1;
             let Some(rule) = self.rule(index) else {
                 continue;
             };
+            let data = || asked.data();
             let cell = self.memory.cell(index);
             if rule.has_tests() && !self.is_about(rule, call, args) {
                 cell.add_excluded();
                 continue;
             }
+            let is_by = |facts: &CallerFacts| is_called_by(rule, facts);
+            if rule.has_callers()
+                && !facts
+                    .get_or_init(|| asked.caller_facts())
+                    .as_ref()
+                    .is_some_and(is_by)
+            {
+                cell.add_excluded();
+                continue;
+            }
             let firing = if rule.scope == Scope::Rule as u32 {
-                self.apply(index, rule, cell, (&cell, 0), decided.fate, &data)
+                self.apply(index, rule, cell, (&cell, 0), decided.fate, data)
             } else {
-                if let Some(ask) = caller.take() {
-                    known = ask();
-                }
-                let Some(caller) = known else {
+                let Some(caller) = *caller.get_or_init(|| asked.caller()) else {
                     continue;
                 };
                 let Some(scoped) = self.scoped(index, rule, cell, caller) else {
                     continue;
                 };
                 let counter = (&*scoped, scoped.ordinal);
-                self.apply(index, rule, cell, counter, decided.fate, &data)
+                self.apply(index, rule, cell, counter, decided.fate, data)
             };
             let Some(firing) = firing else {
                 continue;

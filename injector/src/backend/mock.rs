@@ -5,9 +5,9 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-use injector_common::{Data, Event};
+use injector_common::{CallerFacts, Data, Event};
 
-use super::decider::{Caller, Decider};
+use super::decider::{Asked, Caller, Decider};
 use super::firing::{Done, Fate};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
@@ -31,12 +31,31 @@ pub enum Unsupported {
     /// All calls come from targets.
     #[error("nobody but targets calls the mock backend")]
     Others,
+    /// All are called the same.
+    #[error("all callers of the mock backend have one name, and one user")]
+    Callers,
     /// Calls have no data.
     #[error("no call of the mock backend's moves data")]
     Data,
     /// Calls have no results of their own.
     #[error("no call of the mock backend's runs, and so none fails by itself")]
     Results,
+}
+
+/// All that there is to a caller of the mock's.
+impl Asked for Caller {
+    fn caller(&self) -> Option<Caller> {
+        Some(*self)
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        let name = CallerFacts::name_of(&COMM);
+        Some(CallerFacts::of(name, name, CallerFacts::uid(0)))
+    }
+
+    fn data(&self) -> Data {
+        Data::NONE
+    }
 }
 
 /// What became of a call.
@@ -81,13 +100,13 @@ impl World {
             return made;
         };
         let slot = CallSlot::from(call);
-        let decided = decider.decide(slot, &args, || Some(caller), || Data::NONE);
+        let decided = decider.decide(slot, &args, &caller);
         made.fate = decided.fate;
         for firing in &decided.firings {
             made.signals.extend(firing.signal());
             made.signals.extend(firing.after_signal());
             let facts = Event {
-                comm: *b"mock\0\0\0\0\0\0\0\0\0\0\0\0",
+                comm: COMM,
                 ..recorder::Recorder::call(caller.tgid, caller.tid, slot, args)
             };
             if let Some(event) = decider.settle(firing, &Done::all_of(firing), &facts)
@@ -99,6 +118,9 @@ impl World {
         made
     }
 }
+
+/// The name of every process and thread, whose user is root.
+const COMM: [u8; 16] = *b"mock\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// The backend.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use injector_common::{Event, EventKind, limits::MAX_RULES};
+use injector_common::{CallerFacts, Event, EventKind, limits::MAX_RULES};
 
 use super::Report;
 use super::decider::{Caller, Decider};
@@ -49,6 +49,11 @@ impl Recorder {
     /// Who calls; [`None`] where the thread is gone.
     pub(super) fn caller(&self, tid: u32) -> Option<Caller> {
         self.threads.look(tid).map(|(caller, _)| caller)
+    }
+
+    /// What rules ask of who calls; [`None`] where the thread is gone.
+    pub(super) fn caller_facts(&self, tid: u32) -> Option<CallerFacts> {
+        self.threads.facts(tid)
     }
 
     /// A process executes another program, or is about to.

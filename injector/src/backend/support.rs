@@ -1,6 +1,6 @@
 //! Whether a backend carries a whole plan out, from what it says of single actions.
 
-use injector_common::limits::{MAX_NR, MAX_RULES, MAX_STEPS, MAX_TESTS};
+use injector_common::limits::{MAX_CALLER_TESTS, MAX_NR, MAX_RULES, MAX_STEPS, MAX_TESTS};
 
 use super::Unsupported;
 use super::unsupported::Why;
@@ -81,6 +81,11 @@ pub(super) fn admit(
                     rule: name(),
                     number,
                     limit: MAX_TESTS,
+                },
+                NotLowered::TooManyCallerTests(number) => Unsupported::TooManyCallerTests {
+                    rule: name(),
+                    number,
+                    limit: MAX_CALLER_TESTS,
                 },
                 NotLowered::ChainTooLong(steps) => Unsupported::ChainTooLong {
                     rule: name(),

@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use injector_common::CallerFacts;
 
 use super::decider::Caller;
 use crate::sys::time::monotonic_ns;
 use crate::target::process::{Proc, Tgid};
+use crate::target::users::Users;
 
 /// Threads that are known at most: each is a descriptor, of which a process has 1024 where nobody says otherwise.
 const MOST: usize = 512;
@@ -36,6 +39,7 @@ pub(super) struct Threads {
     /// By thread id.
     known: Mutex<HashMap<u32, Known>>,
     proc: Proc,
+    users: OnceLock<Users>,
 }
 
 /// The name that the kernel gives, padded with zeros; [`None`] where the thread has ended.
@@ -89,6 +93,25 @@ impl Threads {
             name,
             read_ns: now_ns,
         })
+    }
+
+    /// What rules ask of who calls, as it is now; [`None`] where the thread is gone.
+    pub(super) fn facts(&self, tid: u32) -> Option<CallerFacts> {
+        let name = |id: u32| {
+            let comm = File::open(format!("/proc/{id}/comm")).ok()?;
+            Some(CallerFacts::name_of(&name_of(&comm)?))
+        };
+        let thread = name(tid)?;
+        let tgid = self.proc.group_of(Tgid(tid))?.0;
+        let comm = if tgid == tid { thread } else { name(tgid)? };
+        let uid = self.proc.effective_uid(Tgid(tid))?;
+        let users = self.users.get_or_init(Users::own);
+        let uid = users.outside(uid).map(CallerFacts::uid);
+        Some(CallerFacts::of(
+            comm,
+            thread,
+            uid.unwrap_or(CallerFacts::NO_UID),
+        ))
     }
 
     /// A process executes another program, or is about to: its name is another then.

@@ -64,6 +64,16 @@ pub enum Unsupported {
         /// How many there may be.
         limit: usize,
     },
+    /// Too many predicates on who calls.
+    #[error("rule {rule}: {number} predicates on who calls are more than a rule can have")]
+    TooManyCallerTests {
+        /// The rule's name.
+        rule: String,
+        /// How many there are.
+        number: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Too many bits to flip.
     #[error("rule {rule}: {number} bits are more than one firing flips")]
     TooManyBits {
@@ -124,6 +134,9 @@ impl Unsupported {
             }
             Self::TooManyTests { limit, .. } => {
                 format!("at most {limit}, `fd=` included: leave out those that the others imply")
+            }
+            Self::TooManyCallerTests { limit, .. } => {
+                format!("at most {limit}: leave out those that the others imply")
             }
             Self::TooManyBits { .. } => format!("at most {MAX_FLIPS}"),
             Self::ChainTooLong { limit, .. } => {

@@ -405,11 +405,11 @@ impl<T> Schedule<T> {
 mod tests {
     use std::sync::Arc;
 
-    use injector_common::Data;
     use injector_common::rule::{ACT_AFTER_DELAY, ACT_DELAY, ACT_HOLD, ACT_RESULT};
+    use injector_common::{CallerFacts, Data};
 
     use super::*;
-    use crate::backend::decider::Decider;
+    use crate::backend::decider::{Asked, Caller, Decider};
     use crate::backend::memory::CallSlot;
     use crate::backend::spec::{Spec, SpecRule};
     use crate::plan::Arming;
@@ -421,6 +421,23 @@ mod tests {
         compat: false,
         nr: 74,
     };
+
+    /// Nothing is asked of the call.
+    struct Nobody;
+
+    impl Asked for Nobody {
+        fn caller(&self) -> Option<Caller> {
+            None
+        }
+
+        fn caller_facts(&self) -> Option<CallerFacts> {
+            None
+        }
+
+        fn data(&self) -> Data {
+            Data::NONE
+        }
+    }
 
     fn stay_of(rules: &[&str]) -> Stay {
         let texts: Vec<_> = rules.iter().map(|rule| RuleText::new(*rule)).collect();
@@ -440,7 +457,7 @@ mod tests {
         let memory = Arc::new(Memory::anonymous().unwrap());
         spec.write(&memory);
         memory.arm(u64::MAX, monotonic_ns(), u64::MAX);
-        Stay::of(Decider::new(memory, &spec).decide(CALL, &[0; 6], || None, || Data::NONE))
+        Stay::of(Decider::new(memory, &spec).decide(CALL, &[0; 6], &Nobody))
     }
 
     fn done(stay: &Stay) -> Vec<(u32, u64, u64)> {

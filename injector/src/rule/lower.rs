@@ -6,18 +6,20 @@ use std::time::Duration;
 use injector_common::args::{
     ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
 };
-use injector_common::limits::{MAX_FLIPS, MAX_POSITION, MAX_STEPS, MAX_TESTS};
+use injector_common::caller::{CALLER_IS, CALLER_IS_NOT};
+use injector_common::limits::{MAX_CALLER_TESTS, MAX_FLIPS, MAX_POSITION, MAX_STEPS, MAX_TESTS};
 use injector_common::rule::{
     ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
     ACT_CORRUPT, ACT_DELAY, ACT_EDITS, ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL,
     ACT_STOP,
 };
 use injector_common::{
-    ArgKinds, DataKind, Scope as WireScope, WireRule, WireStep, WireTest, WireWait,
+    ArgKinds, CallerFact, CallerFacts, DataKind, Scope as WireScope, WireCallerTest, WireRule,
+    WireStep, WireTest, WireWait,
 };
 
 use super::ast::{
-    Action, After, ArgOp, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope, Short,
+    Action, After, ArgOp, CommOf, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope, Short,
 };
 use super::{ResolvedRule, Step};
 use crate::syscall::{CallId, DataPlace, Direction, arg_width, by_id};
@@ -31,6 +33,8 @@ pub enum NotLowered {
     TooManyBits(u32),
     /// More predicates on arguments than a rule can have; how many there are.
     TooManyTests(usize),
+    /// More predicates on who calls than a rule can have; how many there are.
+    TooManyCallerTests(usize),
     /// More steps than a chain can have; how many there are, the closing `off` included.
     ChainTooLong(usize),
     /// The calls that the chain's steps span, more than can be counted.
@@ -70,12 +74,18 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
         Scope::Thread => WireScope::Thread,
     } as u32;
 
-    let mut tests = Vec::new();
+    let (mut tests, mut callers) = (Vec::new(), Vec::new());
     for predicate in &rule.preds {
         match lower_predicate(predicate) {
-            Some(test) => tests.push(test),
+            Some(Test::Argument(test)) => tests.push(test),
+            Some(Test::Caller(test)) => callers.push(test),
             None => problems.push(NotLowered::Predicate(predicate.clone())),
         }
+    }
+    if callers.len() > MAX_CALLER_TESTS {
+        problems.push(NotLowered::TooManyCallerTests(callers.len()));
+    } else {
+        wire.callers[..callers.len()].copy_from_slice(&callers);
     }
     if tests.len() > MAX_TESTS {
         problems.push(NotLowered::TooManyTests(tests.len()));
@@ -117,10 +127,21 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
     Ok(wire)
 }
 
-/// A predicate as a test of an argument; [`None`] where it is about something else.
-fn lower_predicate(predicate: &Predicate<Integer>) -> Option<WireTest> {
-    match predicate {
-        Predicate::Fd { negated, fd } => Some(WireTest {
+/// What a predicate is as a test.
+enum Test {
+    Argument(WireTest),
+    Caller(WireCallerTest),
+}
+
+/// A predicate as a test; [`None`] where it has no wire form.
+fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test> {
+    let caller = |fact: CallerFact, negated: bool, value| {
+        let op = if negated { CALLER_IS_NOT } else { CALLER_IS };
+        let fact = fact as u32;
+        Test::Caller(WireCallerTest { value, fact, op })
+    };
+    let argument = match predicate {
+        Predicate::Fd { negated, fd } => WireTest {
             value: u64::from(*fd),
             arg: ARG_DESCRIPTOR,
             op: if *negated {
@@ -128,7 +149,7 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<WireTest> {
             } else {
                 OP_EQUAL
             },
-        }),
+        },
         Predicate::Arg { arg, op, value } => {
             let holds = match op {
                 ArgOp::Equal => OP_EQUAL,
@@ -140,18 +161,28 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<WireTest> {
                 ArgOp::AnyBit => OP_ANY_BIT,
             };
             let sign = if value.is_negative() { OP_NEGATIVE } else { 0 };
-            Some(WireTest {
+            WireTest {
                 value: value.register(),
                 arg: arg.get().into(),
                 op: holds | sign,
-            })
+            }
         }
-        Predicate::Path { .. }
-        | Predicate::Socket { .. }
-        | Predicate::Comm { .. }
-        | Predicate::Exe { .. }
-        | Predicate::Uid { .. } => None,
-    }
+        Predicate::Comm { of, negated, comm } => {
+            let fact = match of {
+                CommOf::Process => CallerFact::Comm,
+                CommOf::Thread => CallerFact::Thread,
+            };
+            let mut name = [0; 16];
+            let bytes = comm.as_str().as_bytes();
+            name[..bytes.len()].copy_from_slice(bytes);
+            return Some(caller(fact, *negated, CallerFacts::name_of(&name)));
+        }
+        Predicate::Uid { negated, uid } => {
+            return Some(caller(CallerFact::Uid, *negated, CallerFacts::uid(*uid)));
+        }
+        Predicate::Path { .. } | Predicate::Socket { .. } | Predicate::Exe { .. } => return None,
+    };
+    Some(Test::Argument(argument))
 }
 
 /// How the kernel reads a call's arguments, as the deciding side takes it.
@@ -486,12 +517,48 @@ mod tests {
             [NotLowered::TooManyTests(MAX_TESTS + 1)]
         );
         assert!(matches!(
-            refused("write(path=*.db,fd=3,uid=0)=EIO")[..],
+            refused("write(path=*.db,fd=3,exe=/bin/cat)=EIO")[..],
             [
                 NotLowered::Predicate(Predicate::Path { .. }),
-                NotLowered::Predicate(Predicate::Uid { .. })
+                NotLowered::Predicate(Predicate::Exe { .. })
             ]
         ));
+    }
+
+    #[test]
+    fn who_calls_becomes_tests() {
+        let callers = |rule: &str| {
+            let found = lowered(rule)
+                .callers
+                .into_iter()
+                .filter(|test| test.op != 0);
+            found
+                .map(|test| (test.fact, test.op, test.value))
+                .collect::<Vec<_>>()
+        };
+        let name = |name: &[u8; 16]| CallerFacts::name_of(name);
+        assert_eq!(
+            callers("fsync(comm=redis-server,thread!=bio,uid=33)=EIO"),
+            [
+                (
+                    CallerFact::Comm as u32,
+                    CALLER_IS,
+                    name(b"redis-server\0\0\0\0")
+                ),
+                (
+                    CallerFact::Thread as u32,
+                    CALLER_IS_NOT,
+                    name(b"bio\0\0\0\0\0\0\0\0\0\0\0\0\0")
+                ),
+                (CallerFact::Uid as u32, CALLER_IS, [33, 0]),
+            ]
+        );
+        let many = |tests: u32| {
+            let tests: Vec<_> = (0..tests).map(|uid| format!("uid!={uid}")).collect();
+            format!("fsync({})=EIO", tests.join(","))
+        };
+        assert_eq!(callers(&many(4)).len(), MAX_CALLER_TESTS);
+        assert_eq!(refused(&many(5)), [NotLowered::TooManyCallerTests(5)]);
     }
 
     #[test]

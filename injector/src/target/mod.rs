@@ -3,3 +3,4 @@
 pub mod launch;
 pub mod process;
 pub mod select;
+pub mod users;

@@ -129,6 +129,15 @@ impl Proc {
         line.trim().parse().ok()
     }
 
+    /// The effective user id of a thread, as the reader's user namespace numbers it.
+    pub fn effective_uid(&self, id: Tgid) -> Option<u32> {
+        let path = self.root.join(id.0.to_string()).join("status");
+        let status = fs::read(path).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+
     /// The flags of the file that a thread's descriptor is of (proc_pid_fdinfo(5)).
     pub fn flags_of(&self, id: Tgid, fd: u32) -> Option<u32> {
         let thread = self.root.join(id.0.to_string());

@@ -76,6 +76,7 @@ cases! {
     a_signal_and_an_error_come_together: "getppid=signal:SIGUSR1+EPERM@2",
     a_write_that_fails_writes_nothing: "write(fd!=1)=EIO@4..6",
     a_sleeping_call_outlives_the_session: "pause=EPERM@9" needs Sleep,
+    it_is_asked_who_calls: "getppid(comm=victim)=EPERM" needs Callers,
     arguments_are_looked_at: "lseek(fd=77,arg2<0)=EPERM",
     arguments_are_part_of_what_is_counted: "lseek(arg2=4)=EPERM@3",
     the_loaders_calls_do_not_count: "openat=EPERM@9" needs Loader,
@@ -229,6 +230,44 @@ fn a_kill_comes_at_its_call(rig: &Rig) {
     };
     assert_eq!(summary["rules"][0]["matched"], 3, "{summary}");
     assert_eq!(summary["rules"][0]["fired"], 1, "{summary}");
+}
+
+/// Names are whole, and a thread's is not its process's.
+fn it_is_asked_who_calls(rig: &Rig) {
+    let own = rustix::process::geteuid().as_raw();
+    let asked = [
+        ("comm=victim", true),
+        ("comm=victi", false),
+        ("comm=worker", false),
+        ("comm!=victim", false),
+        ("comm!=worker", true),
+        ("thread=worker", true),
+        ("thread=victim", false),
+        ("thread!=victim", true),
+        (&format!("uid={own}"), true),
+        (&format!("uid!={own}"), false),
+        ("uid=4321", false),
+        (
+            &format!("comm=victim,thread=worker,uid!=4321,uid={own}"),
+            true,
+        ),
+        (
+            &format!("comm=victim,thread=worker,uid={own},uid=4321"),
+            false,
+        ),
+    ];
+    let rules = asked.map(|(who, _)| format!("getppid({who})=EPERM@2"));
+    let rules: Vec<&str> = rules.iter().flat_map(|rule| ["--rule", rule]).collect();
+    let seen = rig.work(&rules, &["named", "2", "5", "getppid"]);
+    for (index, (who, is_it)) in asked.into_iter().enumerate() {
+        let (matched, excluded) = if is_it { (10, 0) } else { (0, 10) };
+        assert_eq!(
+            (seen.tally(index, "matched"), seen.tally(index, "excluded")),
+            (matched, excluded),
+            "{who}"
+        );
+    }
+    assert_eq!(seen.own().errors, 1);
 }
 
 fn a_signal_comes_and_the_call_runs(rig: &Rig) {

@@ -46,29 +46,60 @@ fn decider(rules: &[&str], dry_run: bool) -> Decider {
     decider
 }
 
-fn thread(tgid: u32, tid: u32) -> impl FnOnce() -> Option<Caller> {
-    move || {
-        Some(Caller {
-            tgid,
-            tid,
-            process_start: 1,
-            thread_start: 1,
-        })
+/// Whoever calls; [`None`] where it is gone.
+#[derive(Debug, Default)]
+struct By {
+    caller: Option<Caller>,
+    facts: Option<CallerFacts>,
+}
+
+impl Asked for By {
+    fn caller(&self) -> Option<Caller> {
+        self.caller
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        self.facts
+    }
+
+    fn data(&self) -> Data {
+        Data::NONE
+    }
+}
+
+/// Nothing is to be asked.
+struct Unasked;
+
+impl Asked for Unasked {
+    fn caller(&self) -> Option<Caller> {
+        panic!("no rule counts callers apart")
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        panic!("no rule asks who calls")
+    }
+
+    fn data(&self) -> Data {
+        panic!("no rule changes data")
+    }
+}
+
+fn thread(tgid: u32, tid: u32) -> By {
+    let caller = Caller {
+        tgid,
+        tid,
+        process_start: 1,
+        thread_start: 1,
+    };
+    By {
+        caller: Some(caller),
+        facts: None,
     }
 }
 
 fn fates(decider: &Decider, calls: usize) -> Vec<Fate> {
     (0..calls)
-        .map(|_| {
-            decider
-                .decide(
-                    CALL,
-                    &NO_ARGS,
-                    || panic!("no rule asks who calls"),
-                    || Data::NONE,
-                )
-                .fate
-        })
+        .map(|_| decider.decide(CALL, &NO_ARGS, &Unasked).fate)
         .collect()
 }
 
@@ -85,7 +116,7 @@ fn calls_are_decided_by_their_number() {
         ..CALL
     };
     assert_eq!(
-        decider.decide(other, &NO_ARGS, || None, || Data::NONE),
+        decider.decide(other, &NO_ARGS, &By::default()),
         Decided::PASSES
     );
     assert_eq!(decider.memory.report(1).rules[0].matched, 7);
@@ -108,7 +139,7 @@ fn calls_with_other_arguments_are_neither_counted_nor_failed() {
     let decider = decider(&["write(fd=3,arg3>10)=EIO@2", "write=EPERM@1"], false);
     let call = |fd: u64, length: u64| {
         let args = [fd, 0, length, 0, 0, 0];
-        decider.decide(WRITE, &args, || None, || Data::NONE).fate
+        decider.decide(WRITE, &args, &By::default()).fate
     };
     assert_eq!(call(4, 11), Fate::Gets(-1), "the other rule's");
     assert_eq!(call(3, 11), Fate::Runs, "the first of its own");
@@ -123,6 +154,42 @@ fn calls_with_other_arguments_are_neither_counted_nor_failed() {
 }
 
 #[test]
+fn calls_of_others_are_neither_counted_nor_failed() {
+    let decider = decider(&["fsync(comm=a,thread!=b,uid=7)=EIO"], false);
+    let name = |name: &[u8; 2]| {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(name);
+        CallerFacts::name_of(&bytes)
+    };
+    let call = |comm, thread, uid| {
+        let facts = CallerFacts::of(name(comm), name(thread), uid);
+        let by = By {
+            caller: None,
+            facts: Some(facts),
+        };
+        decider.decide(CALL, &NO_ARGS, &by).fate == Fate::Gets(-5)
+    };
+    let seven = CallerFacts::uid(7);
+    for (comm, thread, uid, is_it) in [
+        (b"a\0", b"a\0", seven, true),
+        (b"aa", b"a\0", seven, false),
+        (b"a\0", b"b\0", seven, false),
+        (b"a\0", b"a\0", CallerFacts::uid(8), false),
+        (b"a\0", b"a\0", CallerFacts::NO_UID, false),
+    ] {
+        assert_eq!(
+            call(comm, thread, uid),
+            is_it,
+            "{comm:?} {thread:?} {uid:?}"
+        );
+    }
+    let gone = decider.decide(CALL, &NO_ARGS, &By::default());
+    assert_eq!(gone, Decided::PASSES);
+    let report = decider.memory.report(1).rules[0];
+    assert_eq!((report.matched, report.excluded), (1, 5));
+}
+
+#[test]
 fn scopes_count_for_themselves() {
     for (rule, fired) in [
         ("fsync=EIO@2,per:thread", [false, false, false, true]),
@@ -131,14 +198,11 @@ fn scopes_count_for_themselves() {
         let decider = decider(&[rule], false);
         let callers = [(1, 1), (1, 2), (3, 3), (1, 1)];
         let seen = callers.map(|(tgid, tid)| {
-            decider
-                .decide(CALL, &NO_ARGS, thread(tgid, tid), || Data::NONE)
-                .fate
-                == Fate::Gets(-5)
+            decider.decide(CALL, &NO_ARGS, &thread(tgid, tid)).fate == Fate::Gets(-5)
         });
         assert_eq!(seen, fired, "{rule}");
         assert_eq!(
-            decider.decide(CALL, &NO_ARGS, || None, || Data::NONE),
+            decider.decide(CALL, &NO_ARGS, &By::default()),
             Decided::PASSES,
             "it is gone"
         );
@@ -151,7 +215,7 @@ fn counters_of_those_that_are_gone_make_room() {
     let decider = decider(&["fsync=EIO@2,per:process"], false);
     decider.scopes().room = 4;
     let calls = |tgid: u32| {
-        let decided = decider.decide(CALL, &NO_ARGS, thread(tgid, tgid), || Data::NONE);
+        let decided = decider.decide(CALL, &NO_ARGS, &thread(tgid, tgid));
         decided.fate == Fate::Gets(-5)
     };
     for tgid in 1..=4 {
@@ -196,7 +260,7 @@ fn only_what_was_carried_out_has_fired() {
         (ACT_SIGNAL, Some((3, 0, 10, 6))),
         (ACT_SIGNAL | ACT_RESULT, Some((4, -5, 10, 6))),
     ] {
-        let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
+        let decided = decider.decide(CALL, &NO_ARGS, &By::default());
         assert_eq!(decided.firings[0].signal(), Some(10));
         let done = Done {
             actions,
@@ -214,7 +278,7 @@ fn only_what_was_carried_out_has_fired() {
 fn what_was_let_go_is_not_lost_and_what_was_moot_is_told() {
     let decider = decider(&["fsync=delay:1s+after:EIO"], false);
     let settle = |done: Done| {
-        let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
+        let decided = decider.decide(CALL, &NO_ARGS, &By::default());
         assert_eq!(decided.fate, Fate::RunsThenGets(-5));
         let record = decider.settle(&decided.firings[0], &done, &facts());
         record.map(|event| (event.actions, event.value, event.delay_ns))
@@ -248,7 +312,7 @@ fn lengths_of_waits_are_the_seeds() {
     let rules = ["fsync=delay:1ms..9ms+after:delay:1ms..9ms"];
     let lengths = |decider: &Decider| -> Vec<(u64, u64)> {
         let lengths = (0..50).map(|_| {
-            let decided = decider.decide(CALL, &NO_ARGS, || None, || Data::NONE);
+            let decided = decider.decide(CALL, &NO_ARGS, &By::default());
             let firing = decided.firings[0];
             (firing.wait().unwrap().ns, firing.after_wait().unwrap().ns)
         });
@@ -264,7 +328,7 @@ fn lengths_of_waits_are_the_seeds() {
     let all: std::collections::BTreeSet<_> = found.iter().map(|(before, _)| before).collect();
     assert!(all.len() > 45, "{all:?}");
     let held = decider(&["fsync=hold:2s"], false);
-    let decided = held.decide(CALL, &NO_ARGS, || None, || Data::NONE);
+    let decided = held.decide(CALL, &NO_ARGS, &By::default());
     let wait = decided.firings[0].wait().unwrap();
     assert_eq!((wait.ns, wait.is_hold), (2_000_000_000, true));
 }

@@ -32,7 +32,8 @@ const KIND_FUNCTION: u32 = 12;
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
-const STRUCTURES: [&str; 10] = [
+const STRUCTURES: [&str; 11] = [
+    "cred",
     "task_struct",
     "signal_struct",
     "mm_struct",
@@ -194,10 +195,13 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 24] = [
+    const FIELDS: [(&str, &str, &str); 27] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
+        ("OFF_COMM", "task_struct", "comm"),
+        ("OFF_CRED", "task_struct", "cred"),
+        ("OFF_EUID", "cred", "euid"),
         ("OFF_START", "task_struct", "start_boottime"),
         ("OFF_SIGNAL", "task_struct", "signal"),
         ("OFF_EXIT_CODE", "task_struct", "exit_code"),

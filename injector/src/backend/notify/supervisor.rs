@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use injector_common::rule::{ACT_SIGNAL, ACT_WAITS};
-use injector_common::{Data, Event, RunState};
+use injector_common::{CallerFacts, Data, Event, RunState};
 
 use super::crew::{Advice, Crew, Queue};
 use super::parking::{Parked, Parking};
 use crate::backend::bell::Bell;
+use crate::backend::decider::{Asked, Caller};
 use crate::backend::firing::Fate;
 use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
@@ -241,10 +242,11 @@ impl Work<'_> {
             return false;
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let caller = || recorder.caller(call.tid);
-        let decided = recorder
-            .decider
-            .decide(slot_of(call), &call.args, caller, || Data::NONE);
+        let asked = AskedOf {
+            recorder,
+            tid: call.tid,
+        };
+        let decided = recorder.decider.decide(slot_of(call), &call.args, &asked);
         if decided.disarms {
             // Threads may wait for rules that are out of force from here on.
             self.own.bell.ring();
@@ -519,5 +521,26 @@ impl Work<'_> {
         for (firing, done) in stay.ended() {
             self.own.recorder.settle(firing, done, facts);
         }
+    }
+}
+
+/// A call that a thread waits for the answer of.
+struct AskedOf<'a> {
+    recorder: &'a Recorder,
+    tid: u32,
+}
+
+impl Asked for AskedOf<'_> {
+    fn caller(&self) -> Option<Caller> {
+        self.recorder.caller(self.tid)
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        self.recorder.caller_facts(self.tid)
+    }
+
+    /// No call of this backend's is changed.
+    fn data(&self) -> Data {
+        Data::NONE
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::process::parent_id;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use injector_common::{Event, EventKind, RunState};
+use injector_common::{CallerFacts, Data, Event, EventKind, RunState};
 
 use super::behind::Behind;
 use super::editing::Spare;
@@ -18,8 +18,10 @@ use super::place::Place;
 use super::sleep::{self, Sleep};
 use super::stopping::Stopped;
 use super::tracer::{Mode, Shared, Tracer, Work};
+use crate::backend::decider::{Asked, Caller};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
+use crate::backend::recorder::Recorder;
 use crate::sys::SysError;
 use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
@@ -650,9 +652,15 @@ impl<'t> Tracing<'t> {
             Work::Count(census) => census.count(tid, call),
             Work::Act(_) => {}
             Work::Decide(recorder, _) => {
-                let caller = || recorder.caller(tid);
-                let data = || self.data(tgid, tid, call, &entry.args);
-                let decided = recorder.decider.decide(call, &entry.args, caller, data);
+                let asked = AskedOf {
+                    tracing: self,
+                    recorder,
+                    process: tgid,
+                    thread: tid,
+                    call,
+                    args: &entry.args,
+                };
+                let decided = recorder.decider.decide(call, &entry.args, &asked);
                 if !decided.firings.is_empty() {
                     let facts = recorder.facts(tid, call, entry.args);
                     let facts = Event { tgid, ..facts };
@@ -669,5 +677,30 @@ impl<'t> Tracing<'t> {
             still_waits: || true,
         };
         !self.gate.has_begun(tid) && self.gate.holds(tgid, tid, entry.instruction, &look)
+    }
+}
+
+/// A call at whose entry a thread is.
+struct AskedOf<'a, 't> {
+    tracing: &'a Tracing<'t>,
+    recorder: &'a Recorder,
+    process: u32,
+    thread: u32,
+    call: CallSlot,
+    args: &'a [u64; 6],
+}
+
+impl Asked for AskedOf<'_, '_> {
+    fn caller(&self) -> Option<Caller> {
+        self.recorder.caller(self.thread)
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        self.recorder.caller_facts(self.thread)
+    }
+
+    fn data(&self) -> Data {
+        self.tracing
+            .data(self.process, self.thread, self.call, self.args)
     }
 }
