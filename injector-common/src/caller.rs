@@ -16,8 +16,8 @@ pub enum CallerFact {
     Uid = 2,
 }
 
-/// Places for facts: a power of two, so that the verifier knows an index to be below it.
-pub const CALLER_FACTS: usize = 4;
+/// How many facts there are.
+pub const CALLER_FACTS: usize = 3;
 
 /// Who calls: what is compared, by [`CallerFact`]. A name is its bytes, NUL-padded; a user id is the first word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,13 @@ impl CallerFacts {
     /// Of these names and this user.
     #[inline(always)]
     pub const fn of(comm: [u64; 2], thread: [u64; 2], uid: [u64; 2]) -> Self {
-        Self([comm, thread, uid, [0; 2]])
+        Self([comm, thread, uid])
+    }
+
+    /// A fact by its [`CallerFact`] as its number.
+    pub fn fact(&self, fact: u32) -> [u64; 2] {
+        let found = self.0.get(fact as usize);
+        found.copied().unwrap_or(Self::NO_UID)
     }
 
     /// A user that is not known: no rule names it.
@@ -102,23 +108,21 @@ impl WireCallerTest {
         op: 0,
     };
 
-    /// Whether it holds. Nothing is known of a user that is not known.
+    /// Whether it holds of that fact.
     #[inline(always)]
-    pub const fn holds(&self, caller: &CallerFacts) -> bool {
-        let index = self.fact as usize & (CALLER_FACTS - 1);
-        let found = &caller.0[index];
+    pub const fn holds(&self, found: [u64; 2]) -> bool {
         let is_this = found[0] == self.value[0] && found[1] == self.value[1];
         is_this == (self.op == CALLER_IS)
     }
 }
 
-/// Whether all tests of the caller of a rule hold.
+/// Whether all tests of the caller of a rule hold, where `holds` says so of one.
 #[inline(always)]
-pub fn is_called_by(rule: &WireRule, caller: &CallerFacts) -> bool {
+pub fn is_called_by(rule: &WireRule, holds: impl Fn(&WireCallerTest) -> bool) -> bool {
     let mut index = 0;
     while index < MAX_CALLER_TESTS {
         let test = &rule.callers[index];
-        if test.op != 0 && !test.holds(caller) {
+        if test.op != 0 && !holds(test) {
             return false;
         }
         index += 1;

@@ -49,8 +49,8 @@ pub const MAX_RETRIES: u32 = 1024;
 /// one 64-bit word, so that both change in one compare-and-exchange.
 pub const MAX_POSITION: u32 = u32::MAX - 1;
 
-/// Threads that can be on their way to the tracer, or wait there, at once; two whose ids differ by a multiple
-/// of it share a mark, of which the second goes without. 1.5 MB.
+/// Threads that can be on their way to the tracer, or wait there, at once, or be in calls that have fired where that is told
+/// at their exits; two whose ids differ by a multiple of it share a mark, of which the second goes without. 1.5 MB.
 pub const MARKS: usize = 4096;
 
 /// Rules that can fire on one call that is handed to the tracer.

@@ -1,6 +1,6 @@
 //! A call that the kernel program hands to the tracer, since what is to happen needs a thread that is held:
 //! the program marks it, has it begin anew, and stops its thread; the tracer does what was decided, and lets
-//! the call through. One mark a thread, in the mapped memory, by the thread's id.
+//! the call through. Where no call can be made to begin anew, it runs, and its thread is stopped when it leaves it. One mark a thread, in the mapped memory, by the thread's id.
 
 use crate::limits::{MARKS, MAX_MARKED};
 

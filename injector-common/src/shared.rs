@@ -48,7 +48,7 @@ pub struct Control {
     pub rules: u64,
     /// The number of the first program that met a test call since this was 0.
     pub tested_by: u64,
-    /// 1 once the caller of test calls has left a hooked call since this was 0, where programs hang on exits.
+    /// 1 once its caller has left one since this was 0, where programs hang on exits.
     pub test_left: u64,
 }
 

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
 };
 
-use injector_common::CallerFacts;
 use injector_common::shared::CANARY_MARK;
+use injector_common::{CallerFact, CallerFacts};
 
 use crate::maps;
 
@@ -66,15 +66,21 @@ impl Task {
         }
     }
 
-    /// Who calls.
+    /// What is compared of who calls, by its [`CallerFact`] as its number.
     #[inline(always)]
-    pub fn caller(self) -> CallerFacts {
-        let leader: usize = read(self.0, maps::off_leader());
-        let name = |task: *const u8| CallerFacts::name(read(task, maps::off_comm()));
-        // Its own, which nobody else changes.
-        let cred: usize = read(self.0, maps::off_cred());
-        let uid = CallerFacts::uid(read(cred as *const u8, maps::off_euid()));
-        CallerFacts::of(name(leader as *const u8), name(self.0), uid)
+    pub fn caller(self, fact: u32) -> [u64; 2] {
+        if fact == CallerFact::Uid as u32 {
+            // Its own, which nobody else changes.
+            let cred: usize = read(self.0, maps::off_cred());
+            return CallerFacts::uid(read(cred as *const u8, maps::off_euid()));
+        }
+        let task = if fact == CallerFact::Comm as u32 {
+            let leader: usize = read(self.0, maps::off_leader());
+            leader as *const u8
+        } else {
+            self.0
+        };
+        CallerFacts::name(read(task, maps::off_comm()))
     }
 
     /// Whether somebody traces the thread.

@@ -13,7 +13,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_send_signal_thread};
-use injector_common::RunState;
 use injector_common::limits::{MAX_MARKED, MAX_RULES};
 use injector_common::mark::{MARK_SIGNAL, Mark, MarkState, MarkedFiring, mark_of};
 
@@ -60,9 +59,11 @@ pub fn is_let_through(tid: u32, abi: u32, regs: Regs) -> bool {
     }
     let state = (found >> 32) as u32;
     if maps::overrides() == 0 && state == MarkState::Runs as u32 {
-        // That its thread left a call before was missed.
-        lose(mark);
-        set(mark, tid, MarkState::Free);
+        // That its thread left a call before was missed, or the faults were over by then.
+        if maps::is_armed() {
+            lose(mark);
+        }
+        moves(mark, tid, MarkState::Runs, MarkState::Free);
         return false;
     }
     // Where the tracer died before it had acted, the kernel makes the call again all the same.
@@ -198,24 +199,44 @@ fn lose(mark: *mut Mark) {
     }
 }
 
+/// Moves a thread's mark on; whether it was so until then. The tracer frees marks, too.
+#[inline(always)]
+fn moves(mark: *mut Mark, tid: u32, from: MarkState, to: MarkState) -> bool {
+    let to = if matches!(to, MarkState::Free) {
+        0
+    } else {
+        to.word(tid)
+    };
+    // SAFETY: map memory.
+    unsafe { atomic::compare_exchange(&raw mut (*mark).word, from.word(tid), to) == from.word(tid) }
+}
+
 /// A thread leaves a hooked call: it is stopped on its way to its program where something was decided for then. A signal
-/// that is pending already stops it, too; the tracer knows by the mark that it is for this. No interrupt is waited for:
-/// unlike at a kprobe they are on here.
+/// that is pending already stops it, too; the tracer knows by the mark that it is for this. Unlike at a kprobe interrupts
+/// are on, so that a signal that is only queued comes before the thread is back in user mode.
 #[inline(never)]
 pub fn left(tid: u32) -> u32 {
     let mark = mark(tid);
     if word(mark) != MarkState::Runs.word(tid) {
         return 0;
     }
-    // SAFETY: the mapped memory.
-    let state = unsafe { core::ptr::read_volatile(&raw const (*maps::shared()).control.state) };
-    if state != RunState::Armed as u32 {
-        return 0; // The tracer tells what has become of it.
-    }
     let task = Task::current();
-    set(mark, tid, MarkState::Ran);
+    // SAFETY: map memory.
+    let is_its =
+        unsafe { (*mark).nr == task.regs().nr() && (*mark).abi == u32::from(task.is_compat()) };
+    if !is_its {
+        return 0;
+    }
+    if !maps::is_armed() {
+        moves(mark, tid, MarkState::Runs, MarkState::Free);
+        return 0;
+    }
+    if !moves(mark, tid, MarkState::Runs, MarkState::Ran) {
+        return 0;
+    }
     // SAFETY: no pointers.
-    let is_stopped = !task.blocks(MARK_SIGNAL)
+    let is_stopped = task.is_traced()
+        && !task.blocks(MARK_SIGNAL)
         && (task.has_pending(MARK_SIGNAL) || unsafe { bpf_send_signal_thread(MARK_SIGNAL) } == 0);
     if !is_stopped {
         lose(mark);

@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
 use injector_common::limits::{ABIS, MAX_NR, MAX_SCOPES, MAX_TARGETS, PID_LIMIT, RING_BYTES};
-use injector_common::{ArgKinds, ScopeCell, ScopeKey, Shared, Shift, Target};
+use injector_common::{ArgKinds, RunState, ScopeCell, ScopeKey, Shared, Shift, Target};
 
 #[doc(hidden)]
 #[repr(transparent)]
@@ -102,6 +102,14 @@ pub fn beginning_word(tgid: u32) -> *mut u64 {
 pub fn turn() -> u64 {
     // SAFETY: the mapped memory; volatile, since finject changes it.
     unsafe { core::ptr::read_volatile(&raw const (*direct()).control.turn) }
+}
+
+/// Whether any are.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    // SAFETY: the mapped memory; volatile, since finject changes it.
+    let state = unsafe { core::ptr::read_volatile(&raw const (*direct()).control.state) };
+    state == RunState::Armed as u32
 }
 
 /// The rules in force, a bit each.

@@ -62,7 +62,12 @@ pub fn go_on(way: Way, finject: impl Into<PathBuf>, who: Who, wound: Signal) {
     let _alone = alone();
     let rig = Rig::of(way, finject);
     let threads = THREADS.to_string();
-    let rule = ["--rule", "getppid=hold:5m+EPERM@1,per:thread"];
+    let rule = if way == Way::EbpfExits {
+        "getppid=after:hold:5m@1,per:thread"
+    } else {
+        "getppid=hold:5m+EPERM@1,per:thread"
+    };
+    let rule = ["--rule", rule];
     let mut running = rig.start(
         &rule,
         programs::VICTIM,

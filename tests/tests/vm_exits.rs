@@ -4,16 +4,17 @@
 use std::{path::Path, process::Command, thread, time::Duration};
 
 use finject_tests::{
-    child::{Child, PATIENCE},
+    child::{Child, PATIENCE, eventually},
     conformance::Way,
     errno::EIO,
     finject::{Finject, attach, finject, work_under},
     guest,
-    held::{Caller, calls_give_what_they_give, signals_are_the_programs_own},
+    held::{Caller, Who, calls_give_what_they_give, go_on, signals_are_the_programs_own},
     kernel, needs_no_override, programs,
     refused::UNAVAILABLE,
     victim::{Victim, stay_on_first_processor},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[test]
@@ -86,12 +87,100 @@ fn a_call_that_outlasts_the_session_is_left_alone() {
     let told = |line: &str| line == "slept 1";
     assert!(shell.find_line(PATIENCE, told).is_some(), "none failed");
     thread::sleep(Duration::from_millis(1500));
-    session.child().signal(rustix::process::Signal::INT);
+    session.child().signal(Signal::INT);
     let outcome = session.wait(PATIENCE);
     assert_eq!(outcome.tally(0, "lost"), 0, "{}", outcome.ended);
     let ended = shell.wait(PATIENCE);
     assert_eq!(ended.stdout.last().unwrap(), "slept 0", "{ended}");
     kernel::is_clean_within(PATIENCE);
+}
+
+/// Of calls that come back when the faults are over nothing is told, and nothing was lost.
+#[test]
+fn nothing_is_lost_when_the_session_ends() {
+    needs_no_override!();
+    // They call while hooks come and go.
+    stay_on_first_processor();
+    for _ in 0..5 {
+        let victim = Victim::of(programs::VICTIM, &["loop", "fdatasync", "500"]);
+        let more = Victim::of(programs::VICTIM, &["loop", "getppid", "500"]);
+        let session = Finject::new()
+            .pid(victim.pid())
+            .pid(more.pid())
+            .rule("fdatasync,write,clock_nanosleep,getppid=after:delay:1ms")
+            .start();
+        thread::sleep(Duration::from_millis(300));
+        let outcome = session.stop();
+        assert!(outcome.fired() > 10, "{}", outcome.ended);
+        assert_eq!(outcome.tally(0, "lost"), 0, "{}", outcome.ended);
+    }
+    kernel::is_clean_within(PATIENCE);
+}
+
+#[test]
+fn go_on_when_finject_or_the_tracer_is_killed_or_stopped() {
+    needs_no_override!();
+    // They call while hooks go.
+    stay_on_first_processor();
+    for who in [Who::Finject, Who::Holder] {
+        for wound in [Signal::KILL, Signal::STOP] {
+            go_on(Way::EbpfExits, guest::finject(), who, wound);
+            kernel::is_clean_within(PATIENCE);
+        }
+    }
+}
+
+/// A thread is in a call when its rule is removed, and when it is added again.
+#[test]
+fn a_call_is_left_alone_whose_rule_is_removed_while_it_runs() {
+    needs_no_override!();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "for i in 1 2 3 4; do sleep 3; echo slept $?; done"]);
+    let mut shell = Child::start(&mut shell);
+    let session = Finject::new()
+        .pid(shell.pid())
+        .rule("clock_nanosleep=after:EIO")
+        .start();
+    let slept = |shell: &Child, number: usize| {
+        let told = || shell.stdout_now().len() >= number;
+        eventually(PATIENCE, "it has slept", told);
+        shell.stdout_now()[number - 1].clone()
+    };
+    assert_eq!(slept(&shell, 1), "slept 0", "it began before");
+    let ctl = |arguments: &[&str]| {
+        let own = session.pid().to_string();
+        let words = ["ctl", "--json", "--session", &own];
+        let ended = Child::run(&mut finject(words.iter().chain(arguments)));
+        assert_eq!(ended.code(), Some(0), "{ended}");
+    };
+    assert_eq!(slept(&shell, 2), "slept 1");
+    thread::sleep(Duration::from_secs(1));
+    ctl(&["remove", "r1"]);
+    ctl(&["add", "clock_nanosleep=after:EIO"]);
+    assert_eq!(slept(&shell, 3), "slept 0");
+    assert_eq!(slept(&shell, 4), "slept 1");
+    shell.wait(PATIENCE);
+    let outcome = session.wait(PATIENCE);
+    assert_eq!(outcome.fired(), 2, "{}", outcome.ended);
+    assert_eq!(outcome.tally(0, "lost"), 0, "{}", outcome.ended);
+}
+
+/// The thread has another id when it comes back.
+#[test]
+fn an_exec_by_another_thread_than_the_first_is_heard_of() {
+    needs_no_override!();
+    let mut victim = Victim::of(programs::VICTIM, &["threadexec", "5", "getppid"]);
+    // One that does nothing to the program that has come.
+    let session = attach(&victim, "execve=after:signal:SIGCHLD").start();
+    victim.go();
+    let (seen, outcome) = (victim.seen("after-exec"), session.stop());
+    assert_eq!((seen.calls, seen.errors), (5, 0), "{}", outcome.ended);
+    assert_eq!(
+        (outcome.fired(), outcome.tally(0, "lost")),
+        (1, 0),
+        "{}",
+        outcome.ended
+    );
 }
 
 /// SIGWINCH is what stops a thread, and does nothing by itself.
@@ -182,6 +271,8 @@ fn many_functions_are_traced() {
 #[test]
 fn rules_join_where_they_need_no_more() {
     needs_no_override!();
+    // It calls while hooks come and go.
+    stay_on_first_processor();
     let victim = Victim::looping("getppid");
     let session = attach(&victim, "fsync=after:EIO").start();
     let ctl = |arguments: &[&str]| {

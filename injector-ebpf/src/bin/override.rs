@@ -17,7 +17,8 @@ use injector_common::rule::{
 use injector_common::shared::CANARY_ERRNO;
 use injector_common::{
     Call, Counter, Data, Decision, EventKind, Outcome, RuleCell, RunState, Scope, ScopeCell,
-    ScopeKey, Shared, Turn, WireRule, WireStep, advance, all_hold, decide, is_called_by,
+    ScopeKey, Shared, Turn, WireCallerTest, WireRule, WireStep, advance, all_hold, decide,
+    is_called_by,
 };
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
@@ -342,7 +343,7 @@ fn next_rule(call: &mut InCall) -> u32 {
         unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
         return is_last;
     }
-    if maps::has_callers() != 0 && rule.has_callers() && is_not_by(rule) != 0 {
+    if maps::has_callers() != 0 && rule.has_callers() && !is_called_by(rule, holds) {
         // SAFETY: the mapped memory.
         unsafe { atomic::add(&raw mut (*cell).excluded, 1) };
         return is_last;
@@ -374,10 +375,14 @@ fn is_about(rule: &WireRule, compat: bool, nr: u32) -> bool {
     all_hold(rule, maps::kinds_of(compat, nr), &args)
 }
 
-/// Whether it is somebody else who calls than the rule asks for.
+/// Whether a test of who calls holds. Apart, one by one, for the sake of the stack.
+fn holds(test: &WireCallerTest) -> bool {
+    is_by(test) != 0
+}
+
 #[inline(never)]
-fn is_not_by(rule: &WireRule) -> u32 {
-    u32::from(!is_called_by(rule, &Task::current().caller()))
+fn is_by(test: &WireCallerTest) -> u32 {
+    u32::from(test.holds(Task::current().caller(test.fact)))
 }
 
 /// The counter of the caller's process or thread, and its ordinal; made when it is not there yet.
@@ -643,10 +648,13 @@ pub extern "C" fn finject_left(_ctx: *mut c_void) -> u32 {
     let tgid = (pid_tgid >> 32) as u32;
     if maps::is_target(tgid) {
         if tgid == maps::canary_tgid() {
-            // SAFETY: the mapped memory; volatile, since finject reads it.
-            unsafe {
-                let left = &raw mut (*maps::shared()).control.test_left;
-                core::ptr::write_volatile(left, 1);
+            let task = Task::current();
+            if task.regs().is_test_call(task.is_compat()) {
+                // SAFETY: the mapped memory; volatile, since finject reads it.
+                unsafe {
+                    let left = &raw mut (*maps::shared()).control.test_left;
+                    core::ptr::write_volatile(left, 1);
+                }
             }
         } else {
             hand::left(pid_tgid as u32);

@@ -229,7 +229,8 @@ impl Decider {
                 cell.add_excluded();
                 continue;
             }
-            let is_by = |facts: &CallerFacts| is_called_by(rule, facts);
+            let is_by =
+                |facts: &CallerFacts| is_called_by(rule, |test| test.holds(facts.fact(test.fact)));
             if rule.has_callers()
                 && !facts
                     .get_or_init(|| asked.caller_facts())

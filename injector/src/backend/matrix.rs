@@ -14,7 +14,6 @@ pub const PARTS: [(&str, &str); 31] = [
     ("`ret:N`", "fsync=ret:0"),
     ("`signal:SIG`", "fsync=signal:SIGUSR1@1"),
     ("`kill`", "fsync=kill"),
-    ("`off`, chains, `N*`", "fsync=2*off->EIO->off"),
     ("`delay:D`", "fsync=delay:1s"),
     ("`hold`", "fsync=hold"),
     ("`stop`", "fsync=stop"),
@@ -26,6 +25,7 @@ pub const PARTS: [(&str, &str); 31] = [
     ("`after:hold`", "fsync=after:hold"),
     ("`after:kill`", "fsync=after:kill"),
     ("`after:signal:SIG`", "fsync=after:signal:SIGUSR1"),
+    ("`off`, chains, `N*`", "fsync=2*off->EIO->off"),
     ("`@N`, `N+`, `N..M`, `N+S`", "fsync=EIO@1..9+2"),
     ("`@P%`", "fsync=EIO@1%"),
     ("`max:N`", "fsync=EIO@max:3"),
@@ -44,7 +44,7 @@ pub const PARTS: [(&str, &str); 31] = [
 ];
 
 /// So many of them are actions, the first.
-pub const ACTIONS: usize = 16;
+pub const ACTIONS: usize = 15;
 
 /// Every kind of target: whether finject launches it.
 pub const TARGETS: [(&str, bool); 2] = [

@@ -81,6 +81,17 @@ pub enum BackendError {
         /// What it met instead.
         saw: String,
     },
+    /// A test call was not met where no call can be failed.
+    #[error("a test call of {call} was not seen to enter and leave: {saw}")]
+    NotSeen {
+        /// The call.
+        call: String,
+        /// What it met.
+        saw: String,
+    },
+    /// A test call was met after everything was taken away.
+    #[error("a test call of {0} was still met after everything was taken away")]
+    NotHealed(String),
     /// A rule names a call that does not come to finject, as the command's filter was made before it.
     #[error("the command runs under a filter that does not hand over all calls of {call}")]
     NotHandedOver {
@@ -153,7 +164,7 @@ impl BackendError {
                 "leave the call out, or write ?NAME, which is dropped where a kernel lacks it"
                     .into(),
             ],
-            Self::NoFault { .. } => {
+            Self::NoFault { .. } | Self::NotSeen { .. } | Self::NotHealed(_) => {
                 vec!["finject doctor tells what else is on this kernel's functions".into()]
             }
             Self::Engine(error) if error.is_machine() => vec![
@@ -226,7 +237,7 @@ impl BackendError {
                 let errno = error.raw_os_error();
                 !matches!(errno, Some(libc::EBUSY | libc::EMFILE | libc::ENFILE))
             }
-            Self::NoFault { .. } => true,
+            Self::NoFault { .. } | Self::NotSeen { .. } => true,
             Self::AnothersTarget(_) => false,
             _ => self.is_machine(),
         }

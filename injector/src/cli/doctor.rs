@@ -259,9 +259,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         .map(|need| need.need.to_string());
     let lacks = |choice: Choice, row: Row| -> Option<String> {
         let Some(other) = others.iter().find(|other| other.choice == choice) else {
-            let what = missing.as_deref().unwrap_or("faults that arrive");
-            let is_there = is_seen && (overrides || !row.overrides());
-            return (!is_there).then(|| format!("lacks {what}"));
+            if is_seen && (overrides || !row.overrides()) {
+                return None;
+            }
+            return Some(match (&trial, &missing) {
+                (Some(Err(error)), _) if overrides || !row.overrides() => error.to_string(),
+                (_, Some(need)) => format!("lacks {need}"),
+                (_, None) => "lacks faults that arrive".into(),
+            });
         };
         let tried: Vec<_> = match row {
             Row::Targets(true) => vec![&other.launched],

@@ -162,6 +162,15 @@ pub enum EngineError {
     /// The kernel's type information lacks a function.
     #[error("{types} has no function {0}", types = btf::VMLINUX)]
     NoExit(String),
+    /// The kernel does not let a program hang on a function's exit.
+    #[error("the kernel does not let the exit of {function} be followed")]
+    Exit {
+        /// The function.
+        function: String,
+        /// Why not.
+        #[source]
+        source: Box<ObjectError>,
+    },
     /// It cannot be read.
     #[error(transparent)]
     Types(#[from] BtfError),
@@ -170,7 +179,10 @@ pub enum EngineError {
 impl EngineError {
     /// Whether it is the kernel that cannot do it, rather than finject that failed.
     pub fn is_machine(&self) -> bool {
-        matches!(self, Self::TooManyExits(_) | Self::NoExit(_))
+        matches!(
+            self,
+            Self::TooManyExits(_) | Self::NoExit(_) | Self::Exit { .. }
+        )
     }
 }
 
@@ -319,38 +331,50 @@ impl Engine {
         Ok(self.entry.kind)
     }
 
-    /// Where calls cannot be overridden, hangs a program on the exit of each function, by address and name, that has none.
-    /// Where it fails, what hung there before still does.
-    pub fn attach_exits(&mut self, functions: &[(u64, &str)]) -> Result<(), EngineError> {
-        let is_fresh = |at: &u64| !self.exits.contains_key(at);
-        let fresh = functions.iter().filter(|(at, _)| is_fresh(at));
-        let fresh: BTreeMap<u64, &str> = fresh.copied().collect();
+    /// Whether all of these functions can be followed to their exits, where they have to be.
+    pub fn check_exits(&self, functions: &[u64]) -> Result<(), EngineError> {
+        let all = self.exits.keys().chain(functions);
+        let number = all.collect::<BTreeSet<_>>().len();
+        if self.spec.overrides || number <= MAX_EXITS {
+            Ok(())
+        } else {
+            Err(EngineError::TooManyExits(number))
+        }
+    }
+
+    /// Where calls cannot be overridden, hangs programs on the exit of each function that has none: by its address and
+    /// its names there, its own first. Where it fails, what hung there before still does.
+    pub fn attach_exits(
+        &mut self,
+        functions: &BTreeMap<u64, Vec<String>>,
+    ) -> Result<(), EngineError> {
+        let fresh = functions.iter();
+        let fresh = fresh.filter(|(at, _)| !self.exits.contains_key(at));
+        let fresh: Vec<(u64, &[String])> = fresh.map(|(at, names)| (*at, &**names)).collect();
         if self.spec.overrides || fresh.is_empty() {
             return Ok(());
-        }
-        let number = self.exits.len() + fresh.len();
-        if number > MAX_EXITS {
-            return Err(EngineError::TooManyExits(number));
         }
         let types = std::fs::read(btf::VMLINUX).map_err(|source| SysError {
             call: "read",
             source,
         })?;
-        let bodies = fresh.values().map(|name| body_of(name));
-        let bodies: BTreeMap<&str, String> = fresh.values().copied().zip(bodies).collect();
-        let names = bodies.iter().flat_map(|(stub, body)| [*stub, body]);
-        let known = Btf::parse(&types)?.functions(&names.collect())?;
+        let names = fresh.iter().flat_map(|(_, names)| *names);
+        let known = Btf::parse(&types)?.functions(&names.map(String::as_str).collect())?;
         let mut exits = BTreeMap::new();
-        for (address, name) in fresh {
-            let body = || known.get(bodies.get(name)?.as_str());
-            let function = known.get(name).or_else(body);
-            let function = *function.ok_or_else(|| EngineError::NoExit(name.to_owned()))?;
-            let link = || -> Result<OwnedFd, EngineError> {
+        for (address, names) in fresh {
+            let name = || names.first().cloned().unwrap_or_default();
+            let function = names.iter().find_map(|name| known.get(name.as_str()));
+            let function = *function.ok_or_else(|| EngineError::NoExit(name()))?;
+            let link = || {
                 let hook = Hook::Exit { function };
                 let program = self.loaded.program("finject_left", hook)?;
                 Ok(bpf::trampoline(program.as_fd())?)
             };
-            let links = [link()?, link()?];
+            let refused = |source| EngineError::Exit {
+                function: name(),
+                source: Box::new(source),
+            };
+            let links = [link().map_err(refused)?, link().map_err(refused)?];
             exits.insert(address, Exit { _links: links });
         }
         self.exits.append(&mut exits);
@@ -516,13 +540,6 @@ fn refused(error: SysError) -> EngineError {
     } else {
         error.into()
     }
-}
-
-/// The function that a stub is a second name of where the call has no arguments (`SYSCALL_DEFINE0` of
-/// arch/x86/include/asm/syscall_wrapper.h): type information has it by its first name only.
-fn body_of(stub: &str) -> String {
-    let call = stub.split_once("_sys_").map_or(stub, |(_, call)| call);
-    format!("__do_sys_{call}")
 }
 
 impl Entry {

@@ -12,7 +12,11 @@ const INJECTABLE: &str = "/sys/kernel/debug/error_injection/list";
 
 /// How the names of the functions begin by which system calls enter the kernel
 /// (arch/x86/include/asm/syscall_wrapper.h).
-const STUBS: [&[u8]; 2] = [b"__x64_", b"__ia32_"];
+const STUBS: [&[u8]; 3] = [b"__x64_", b"__ia32_", BODY.as_bytes()];
+
+/// How the name begins of what they call. Without arguments they are second names of it (`SYSCALL_DEFINE0`), by which
+/// type information does not know it.
+const BODY: &str = "__do_sys_";
 
 /// The symbol behind the kernel's own code (arch/x86/kernel/vmlinux.lds.S). Symbols are listed by address, so that none of
 /// them comes after it; half of the list does.
@@ -48,6 +52,15 @@ impl Stubs {
     /// A function's address, if the kernel has it.
     pub fn address(&self, name: &str) -> Option<u64> {
         self.0.get(name).copied()
+    }
+
+    /// The names by which type information may have a function: its own, and its body's where they are one.
+    pub fn names(&self, function: &str) -> Vec<String> {
+        let call = function.split_once("_sys_").map_or("", |(_, call)| call);
+        let body = format!("{BODY}{call}");
+        let is_one = self.address(&body) == self.address(function);
+        let names = [function.to_owned()].into_iter();
+        names.chain(is_one.then_some(body)).collect()
     }
 
     /// The addresses of those that may be overridden; [`None`] where the list cannot be read. It has
@@ -97,6 +110,8 @@ mod tests {
     fn aliases_share_an_address_and_modules_are_no_obstacle() {
         let list = b"ffffffff81000010 T __x64_sys_getppid\n\
                      ffffffff81000010 T __ia32_sys_getppid\n\
+                     ffffffff81000010 t __do_sys_getppid\n\
+                     ffffffff81000030 t __do_sys_fsync\n\
                      ffffffffc0000000 t other\t[module]\n\
                      ffffffff81000020 T __x64_sys_fsync\n\
                      ffffffff82000000 T _etext\n\
@@ -115,6 +130,11 @@ mod tests {
             stubs.address("__x64_sys_fsync"),
             Some(0xffff_ffff_8100_0020)
         );
+        assert_eq!(
+            stubs.names("__x64_sys_getppid"),
+            ["__x64_sys_getppid", "__do_sys_getppid"]
+        );
+        assert_eq!(stubs.names("__x64_sys_fsync"), ["__x64_sys_fsync"]);
         assert_eq!(stubs.address("other"), None);
         assert_eq!(stubs.address("absent"), None);
     }

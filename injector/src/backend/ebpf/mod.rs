@@ -218,6 +218,7 @@ impl Ebpf {
         }
         let mut addresses: Vec<u64> = stubs.iter().map(|stub| stub.address).collect();
         let engine = self.engine()?;
+        engine.check_exits(&addresses)?;
         let hooked = engine.hooked();
         let is_first = hooked.is_empty();
         let fresh = addresses.iter().filter(|at| !hooked.contains(at)).count();
@@ -249,10 +250,10 @@ impl Ebpf {
             }
             Err(error) => return Err(error.into()),
         };
-        let exits: Vec<_> = stubs
-            .iter()
-            .map(|stub| (stub.address, stub.function.as_str()))
-            .collect();
+        let known = &self.capabilities.stubs;
+        let exits = stubs.iter();
+        let exits = exits.map(|stub| (stub.address, known.names(&stub.function)));
+        let exits = exits.collect();
         self.engine()?.attach_exits(&exits)?;
         let calls = || stubs.iter().flat_map(|stub| stub.calls.iter().copied());
         let (tested, untested) = match self.tester.prove(calls()) {
@@ -536,10 +537,13 @@ impl Backend for Ebpf {
     }
 
     fn part(&mut self, rule: usize) -> Result<(), BackendError> {
-        let memory = self.engine()?.memory();
+        let memory = Arc::clone(self.engine()?.memory());
         memory.forget_calls(rule);
         memory.free_unnamed_marks();
-        self.unhook()
+        let unhooked = self.unhook();
+        // Of calls that had begun, and whose exits are hooked no more.
+        memory.free_unnamed_marks();
+        unhooked
     }
 
     fn memory(&self) -> Option<&Arc<Memory>> {

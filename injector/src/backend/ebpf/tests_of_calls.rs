@@ -15,7 +15,8 @@ use crate::syscall::{self, CallId};
 
 /// Calls that must not be tried: if the fault did not arrive, they would make a second process,
 /// block, or touch what the whole machine shares.
-const NEVER_TRIED: [&str; 12] = [
+const NEVER_TRIED: [&str; 13] = [
+    "msgget",
     "fork",
     "vfork",
     "clone",
@@ -30,8 +31,17 @@ const NEVER_TRIED: [&str; 12] = [
     "kexec_load",
 ];
 
-/// Calls that end or break who makes them, where they run.
-const NEVER_RUN: [&str; 4] = ["exit", "exit_group", "rt_sigreturn", "restart_syscall"];
+/// Calls that end or break who makes them where they run, or take something that there is little of.
+const NEVER_RUN: [&str; 8] = [
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "restart_syscall",
+    "uretprobe",
+    "uprobe",
+    "inotify_init",
+    "eventfd",
+];
 
 /// How a test call shows that programs hang on its function.
 #[derive(Clone, Debug)]
@@ -74,13 +84,6 @@ fn saw(answer: Answer) -> String {
     }
 }
 
-fn no_fault(call: CallId, answer: Answer) -> BackendError {
-    BackendError::NoFault {
-        call: call.to_string(),
-        saw: saw(answer),
-    }
-}
-
 impl Tester {
     pub(super) fn new(canary: Canary) -> Self {
         Self {
@@ -107,6 +110,14 @@ impl Tester {
         let runs = matches!(self.proof, Proof::Met(_));
         let is_good = |name| !(NEVER_TRIED.contains(&name) || runs && NEVER_RUN.contains(&name));
         syscall::by_id(call).is_some_and(|known| is_good(known.name()))
+    }
+
+    fn not_met(&self, call: CallId, answer: Answer) -> BackendError {
+        let (call, saw) = (call.to_string(), saw(answer));
+        match self.proof {
+            Proof::Fails => BackendError::NoFault { call, saw },
+            Proof::Met(_) => BackendError::NotSeen { call, saw },
+        }
     }
 
     /// Makes a test call; whether programs hang on its function, and what it met.
@@ -143,7 +154,7 @@ impl Tester {
         let (tried, untried): (Vec<_>, Vec<_>) = calls.partition(|call| self.is_tried(*call));
         for call in &tried {
             if let (false, answer) = self.try_call(*call, true) {
-                return Err(no_fault(*call, answer));
+                return Err(self.not_met(*call, answer));
             }
         }
         let number = tried.len();
@@ -165,7 +176,7 @@ impl Tester {
         };
         match self.try_call(call, true) {
             (true, _) => Ok(()),
-            (false, answer) => Err(no_fault(call, answer)),
+            (false, answer) => Err(self.not_met(call, answer)),
         }
     }
 
@@ -195,9 +206,8 @@ impl Tester {
             if let (false, answer) = self.try_call(call, true) {
                 return Some(Lost {
                     why: format!(
-                        "faults no longer arrive on {call}: a test call was not failed ({}); another \
-                         agent has come onto its function",
-                        saw(answer)
+                        "faults no longer arrive on {call}: {}; another agent has come onto its function",
+                        self.not_met(call, answer)
                     ),
                     since_ns: self.proven_ns,
                 });
@@ -221,10 +231,7 @@ impl Tester {
 
     fn prove_runs(&mut self, call: CallId) -> Result<(), BackendError> {
         match self.try_call(call, false) {
-            (true, _) => Err(BackendError::NoFault {
-                call: call.to_string(),
-                saw: "a fault still arrived after everything was taken away".into(),
-            }),
+            (true, _) => Err(BackendError::NotHealed(call.to_string())),
             (false, _) => Ok(()),
         }
     }

@@ -32,9 +32,10 @@ impl Memory {
         asked.or_else(|| Some((self.mark_in(tid, MarkState::Ran)?, true)))
     }
 
-    /// The call of a thread's that is to be handed to the tracer when it has run.
-    pub fn running(&self, tid: u32) -> Option<Mark> {
-        self.mark_in(tid, MarkState::Runs)
+    /// Takes over the call of a thread's that was to be handed to the tracer when it has run.
+    pub fn take_running(&self, tid: u32) -> Option<Mark> {
+        let mark = self.mark_in(tid, MarkState::Runs)?;
+        self.free_in(tid, MarkState::Runs).then_some(mark)
     }
 
     /// The call of a thread's that is let through when it comes again.
@@ -64,15 +65,22 @@ impl Memory {
         self.free_unnamed_mark(tid);
     }
 
-    /// Of a call that no rule names any more nobody looks at the mark when it comes again.
+    /// Of a call that no rule names any more nobody looks at the mark when it comes again, or has run.
     fn free_unnamed_mark(&self, tid: u32) {
-        if let Some(mark) = self.passing(tid)
-            && self.rules_of(CallSlot::from(&mark)) == 0
-        {
-            let word = self.mark(tid, offset_of!(Mark, word));
-            let passes = MarkState::Passes.word(tid);
-            let _ = word.compare_exchange(passes, 0, AcqRel, Acquire);
+        for state in [MarkState::Passes, MarkState::Runs] {
+            if let Some(mark) = self.mark_in(tid, state)
+                && self.rules_of(CallSlot::from(&mark)) == 0
+            {
+                self.free_in(tid, state);
+            }
         }
+    }
+
+    /// Frees a mark that says this; whether it did so until then.
+    fn free_in(&self, tid: u32, state: MarkState) -> bool {
+        let word = self.mark(tid, offset_of!(Mark, word));
+        word.compare_exchange(state.word(tid), 0, AcqRel, Acquire)
+            .is_ok()
     }
 
     /// The same of all threads' marks, once a rule names no calls any more.

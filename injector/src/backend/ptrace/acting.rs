@@ -81,7 +81,9 @@ impl Tracing<'_> {
                 return false;
             };
             tracee.is_late |= is_late;
-            let is_nobodys = is_ours && std::mem::take(&mut tracee.is_late);
+            // The first that comes is the one that was on its way, whoever sent it.
+            let is_nobodys =
+                signal == MARKS_SIGNAL && std::mem::take(&mut tracee.is_late) && is_ours;
             if is_nobodys {
                 // One whose call is to come again, behind a handler perhaps, was not cut short by it.
                 if state != MarkState::Passes {
@@ -132,6 +134,17 @@ impl Tracing<'_> {
         }
         if self.tracees.get(&tid).is_some_and(|it| !it.comes_again()) {
             self.ran(tid);
+        }
+    }
+
+    /// A thread is about to have another id, and the kernel program would not find the mark of the exec that it is in.
+    pub(super) fn take_running(&mut self, tid: u32) {
+        if let Work::Act(recorder) = &self.own.work
+            && let Some(mark) = self.own.memory.take_running(tid)
+        {
+            let (entry, facts) = told(&mark, tid);
+            let held = Held::of(&entry, facts, recorder.decider.marked(&mark));
+            self.keeping.let_run(tid, held);
         }
     }
 
@@ -334,9 +347,10 @@ impl Tracing<'_> {
         held.stay.disarm(self.own.memory.armed());
         if comes_again {
             held.edit = None;
-            let own = self.tracees.get(&tid).map_or(0, |tracee| tracee.signal);
-            let is_handled =
-                sleep::is_handled(tid, None) || own != 0 && sleep::is_handled(tid, Some(own));
+            let tracee = self.tracees.get(&tid);
+            let (own, is_late) = tracee.map_or((0, false), |it| (it.signal, it.is_late));
+            let is_handled = sleep::is_handled(tid, None, is_late)
+                || own != 0 && sleep::is_handled(tid, Some(own), is_late);
             if !is_handled {
                 // The kernel makes it again by itself.
                 if let (Some(tracee), Ok(registers)) = (self.tracees.get_mut(&tid), &registers) {
@@ -463,17 +477,7 @@ impl Tracing<'_> {
         for tracee in self.tracees.values_mut() {
             tracee.behind = None;
         }
-        let mut running = self.keeping.take_running();
-        if let Work::Act(recorder) = &self.own.work {
-            // Those of which the tracer has not heard yet.
-            running.extend(self.tracees.keys().filter_map(|tid| {
-                let mark = self.own.memory.running(*tid)?;
-                self.own.memory.free_mark(*tid);
-                let (entry, facts) = told(&mark, *tid);
-                Some(Held::of(&entry, facts, recorder.decider.marked(&mark)))
-            }));
-        }
-        for mut held in running {
+        for mut held in self.keeping.take_running() {
             held.stay.let_go(monotonic_ns());
             self.settle(&held);
         }

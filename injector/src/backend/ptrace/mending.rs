@@ -81,7 +81,7 @@ impl Tracing<'_> {
         let is_before = tracee
             .made_again
             .is_some_and(|call| registers.is_before(call));
-        if sleep::is_handled(tid, signal) {
+        if sleep::is_handled(tid, signal, tracee.is_late) {
             // Whatever became of the call before, it ends now, and what comes next is another.
             tracee.again = false;
             tracee.deadline = None;

@@ -2,6 +2,8 @@
 //! semtimedop(2), sockets with a timeout and their like, which signal(7) lists as never restarted. The
 //! tracer makes them again, and ends them when their own time is over.
 
+use injector_common::mark::MARK_SIGNAL;
+
 use super::owed::Deadline;
 use crate::sys::process::{TimeoutOf, on_processor, read_memory, socket_timeout};
 use crate::sys::ptrace::{Entry, Registers};
@@ -348,10 +350,11 @@ pub(super) fn is_caught(tid: u32, signal: i32) -> bool {
 }
 
 /// Whether a signal ends the thread's call whether it is traced or not: `signal`, which is about to be
-/// delivered, or one that is pending.
-pub(super) fn is_handled(tid: u32, signal: Option<i32>) -> bool {
+/// delivered, or one that is pending, but for the kernel program's where that is `is_late`.
+pub(super) fn is_handled(tid: u32, signal: Option<i32>, is_late: bool) -> bool {
     let signals = Signals::of(tid);
-    let coming = signal.map_or_else(|| signals.pending(), bit);
+    let ours = if is_late { bit(MARK_SIGNAL as i32) } else { 0 };
+    let coming = signal.map_or_else(|| signals.pending() & !ours, bit);
     coming & !signals.idle() != 0
 }
 
@@ -385,9 +388,9 @@ mod tests {
     #[test]
     fn only_signals_that_do_nothing_leave_a_call_as_it_was() {
         let own = std::process::id();
-        assert!(!is_handled(own, Some(libc::SIGWINCH)));
-        assert!(is_handled(own, Some(libc::SIGTERM)));
+        assert!(!is_handled(own, Some(libc::SIGWINCH), false));
+        assert!(is_handled(own, Some(libc::SIGTERM), false));
         // Rust's runtime ignores it.
-        assert!(!is_handled(own, Some(libc::SIGPIPE)));
+        assert!(!is_handled(own, Some(libc::SIGPIPE), false));
     }
 }

@@ -115,13 +115,17 @@ pub(super) enum Leave {
     Settled = 1,
     /// Whatever is owed.
     Now = 2,
+    /// As [`Leave::Settled`], and while no thread is where its call would be cut short.
+    Drained = 3,
 }
 
 impl Shared {
     /// Whether the process is to end, where something `is_owing` to threads or not.
     pub(super) fn may_leave(&self, is_owing: bool) -> bool {
         let leave = self.leave.load(Acquire);
-        leave == Leave::Now as u32 || leave == Leave::Settled as u32 && !is_owing
+        let is_settled = leave == Leave::Settled as u32
+            || leave == Leave::Drained as u32 && self.drained.load(Acquire);
+        leave == Leave::Now as u32 || is_settled && !is_owing
     }
 }
 
@@ -336,7 +340,6 @@ impl Tracer {
                 let since_ns = monotonic_ns().saturating_sub(off_ns);
                 let has_deadlines = shared.wake_ns.load(Acquire) != 0;
                 let is_owed = has_deadlines || shared.asked.load(Acquire);
-                let is_drained = shared.drained.load(Acquire) || since_ns > DRAINING_NS;
                 let most_ns = if has_deadlines {
                     STAYING_NS
                 } else {
@@ -351,10 +354,12 @@ impl Tracer {
                 }
                 let leave = if since_ns > most_ns {
                     Leave::Now
-                } else if is_drained && !is_owed {
+                } else if is_owed {
+                    Leave::Not
+                } else if since_ns > DRAINING_NS {
                     Leave::Settled
                 } else {
-                    Leave::Not
+                    Leave::Drained
                 };
                 shared.leave.store(leave as u32, Release);
             }

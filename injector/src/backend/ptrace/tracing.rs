@@ -238,7 +238,7 @@ impl<'t> Tracing<'t> {
     /// # Errors
     /// The kernel's, but `EBUSY` for one that another process traces.
     fn seize(&self, tid: u32) -> Result<(), SysError> {
-        for _ in 0..TRIES {
+        for _ in 1..TRIES {
             match ptrace::seize(tid, self.own.options()) {
                 Err(error) if error.errno() == libc::EPERM => {}
                 seized => return seized,
@@ -325,9 +325,11 @@ impl<'t> Tracing<'t> {
                 is_elsewhere && !tracee.is_altered()
             };
             // A signal of the kernel program's is on its way to such a thread, which would get it from nobody.
-            let is_called = |tid: &u32| acts && self.own.memory.handed_over(*tid).is_some();
+            let is_called = |(tid, tracee): (&u32, &Tracee)| {
+                tracee.is_late || acts && self.own.memory.handed_over(*tid).is_some()
+            };
             let is_drained = self.tracees.values().all(is_away)
-                && !self.tracees.keys().any(is_called)
+                && !self.tracees.iter().any(is_called)
                 && !self.keeping.keeps_any();
             shared.drained.store(is_drained, Release);
         }
@@ -437,7 +439,7 @@ impl<'t> Tracing<'t> {
                 self.mend(tid, Cause::Signal(signal));
                 if !self.goes_behind(tid, signal)
                     && self.keeping.waits_for(tid)
-                    && sleep::is_handled(tid, Some(signal))
+                    && sleep::is_handled(tid, Some(signal), false)
                 {
                     // A handler comes next, and then another call.
                     self.is_elsewhere(tid);
@@ -508,6 +510,7 @@ impl<'t> Tracing<'t> {
             // The first thread is gone without a word, and its id is this one's now.
             self.let_go(tid);
             if self.own.acts() {
+                self.take_running(former);
                 self.own.memory.free_mark(tid);
                 self.own.memory.free_mark(former);
             }
