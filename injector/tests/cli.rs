@@ -291,7 +291,7 @@ fn explain_answers_programs_the_same() {
         "--rule",
         "fsync=EIO@3",
         "--rule",
-        "fsync(uid=0)=EIO",
+        "fsync(exe=/bin/cat)=EIO",
     ];
     insta::assert_snapshot!(explained(&arguments, UNAVAILABLE));
 }
