@@ -722,3 +722,21 @@ fn a_target_in_strict_mode_is_hit_or_left_alone() {
     }
     assert_eq!(child.wait(PATIENCE).code(), Some(0));
 }
+
+/// Regression: between the end of the last target and its own, finject was killed by the first interrupt, and said nothing.
+#[test]
+fn an_interrupt_when_it_ends_by_itself_takes_no_summary_away() {
+    for round in 0..100 {
+        let mut target = Child::start(&mut Command::new("cat"));
+        let mut session = Finject::of(Path::new(FINJECT))
+            .args(["--backend", "ptrace", "--rule", "fsync=EIO"])
+            .pid(target.pid())
+            .start();
+        target.close();
+        sleep(Duration::from_micros(40 * round));
+        session.child().signal(Signal::INT);
+        let outcome = session.wait(PATIENCE);
+        assert_eq!(outcome.code(), Some(0), "{round}: {}", outcome.ended);
+        target.wait(PATIENCE);
+    }
+}

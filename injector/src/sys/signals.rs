@@ -15,6 +15,8 @@ use super::helper::pipe_without_waits;
 static FIRST: AtomicI32 = AtomicI32::new(0);
 /// In place of a first signal, once nobody listens any more.
 const NOBODY_LISTENS: i32 = -1;
+/// How long finject may then still be at its last words, seconds.
+const LAST_WORDS_S: u32 = 1;
 /// The descriptor that the handler writes to; -1 before there is one.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 
@@ -64,8 +66,15 @@ pub struct Signals {
 
 extern "C" fn heard(signal: libc::c_int) {
     if FIRST.compare_exchange(0, signal, SeqCst, SeqCst).is_err() {
+        let is_first = FIRST.compare_exchange(NOBODY_LISTENS, signal, SeqCst, SeqCst);
         // SAFETY: async-signal-safe; the kernel undoes what we hold.
-        unsafe { libc::_exit(128 + signal) };
+        unsafe {
+            if is_first.is_err() {
+                libc::_exit(128 + signal);
+            }
+            libc::alarm(LAST_WORDS_S);
+        }
+        return;
     }
     let one = 1_u64;
     // SAFETY: async-signal-safe, errno put back; eight bytes of ours. The descriptor is open as
@@ -80,6 +89,11 @@ extern "C" fn heard(signal: libc::c_int) {
         );
         *errno = before;
     }
+}
+
+extern "C" fn has_said_enough(_: libc::c_int) {
+    // SAFETY: async-signal-safe.
+    unsafe { libc::_exit(128 + FIRST.load(SeqCst)) };
 }
 
 impl Signals {
@@ -121,8 +135,12 @@ impl Signals {
 }
 
 impl Drop for Signals {
-    /// Nobody listens from here on: the next signal ends finject at once, were it the first.
+    /// Nobody listens from here on: finject is about to end by itself, which a first signal lets it do, and ends where its
+    /// last words take too long. The second one ends it at once as ever.
     fn drop(&mut self) {
+        let enough = has_said_enough as extern "C" fn(libc::c_int);
+        // SAFETY: the handler is async-signal-safe.
+        unsafe { libc::signal(libc::SIGALRM, enough as libc::sighandler_t) };
         let _ = FIRST.compare_exchange(0, NOBODY_LISTENS, SeqCst, SeqCst);
         BELL.store(-1, SeqCst);
     }
