@@ -4,10 +4,10 @@
 use std::{path::Path, process::Command, thread, time::Duration};
 
 use finject_tests::{
-    child::{Child, PATIENCE, eventually},
+    child::{Child, Ended, PATIENCE, eventually},
     conformance::Way,
     errno::EIO,
-    finject::{Finject, attach, finject, work_under},
+    finject::{Finject, Session, attach, finject, work_under},
     guest,
     held::{Caller, Who, calls_give_what_they_give, go_on, signals_are_the_programs_own},
     kernel, needs_no_override, programs,
@@ -16,6 +16,13 @@ use finject_tests::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
+
+/// What `finject ctl` answers about a session.
+fn ctl(session: &Session, arguments: &[&str]) -> Ended {
+    let own = session.pid().to_string();
+    let words = ["ctl", "--json", "--session", &own];
+    Child::run(&mut finject(words.iter().chain(arguments)))
+}
 
 #[test]
 fn counts_are_exact_over_threads() {
@@ -147,16 +154,12 @@ fn a_call_is_left_alone_whose_rule_is_removed_while_it_runs() {
         shell.stdout_now()[number - 1].clone()
     };
     assert_eq!(slept(&shell, 1), "slept 0", "it began before");
-    let ctl = |arguments: &[&str]| {
-        let own = session.pid().to_string();
-        let words = ["ctl", "--json", "--session", &own];
-        let ended = Child::run(&mut finject(words.iter().chain(arguments)));
-        assert_eq!(ended.code(), Some(0), "{ended}");
-    };
     assert_eq!(slept(&shell, 2), "slept 1");
     thread::sleep(Duration::from_secs(1));
-    ctl(&["remove", "r1"]);
-    ctl(&["add", "clock_nanosleep=after:EIO"]);
+    for arguments in [["remove", "r1"], ["add", "clock_nanosleep=after:EIO"]] {
+        let ended = ctl(&session, &arguments);
+        assert_eq!(ended.code(), Some(0), "{ended}");
+    }
     assert_eq!(slept(&shell, 3), "slept 0");
     assert_eq!(slept(&shell, 4), "slept 1");
     shell.wait(PATIENCE);
@@ -275,20 +278,15 @@ fn rules_join_where_they_need_no_more() {
     stay_on_first_processor();
     let victim = Victim::looping("getppid");
     let session = attach(&victim, "fsync=after:EIO").start();
-    let ctl = |arguments: &[&str]| {
-        let own = session.pid().to_string();
-        let words = ["ctl", "--json", "--session", &own];
-        Child::run(&mut finject(words.iter().chain(arguments)))
-    };
-    let ended = ctl(&["add", "getppid=after:EPERM"]);
+    let ended = ctl(&session, &["add", "getppid=after:EPERM"]);
     assert_eq!(ended.code(), Some(0), "{ended}");
     victim.until(PATIENCE, true);
-    let ended = ctl(&["add", "getppid=EPERM"]);
+    let ended = ctl(&session, &["add", "getppid=EPERM"]);
     assert_ne!(ended.code(), Some(0), "{ended}");
     assert!(ended.err().contains("error injection"), "{ended}");
-    assert_eq!(ctl(&["remove", "r2"]).code(), Some(0));
+    assert_eq!(ctl(&session, &["remove", "r2"]).code(), Some(0));
     victim.until(PATIENCE, false);
-    let status: Value = serde_json::from_str(&ctl(&["status"]).out()).unwrap();
+    let status: Value = serde_json::from_str(&ctl(&session, &["status"]).out()).unwrap();
     assert_eq!(status["rules"].as_array().unwrap().len(), 1, "{status}");
     session.stop();
     kernel::is_clean_within(PATIENCE);

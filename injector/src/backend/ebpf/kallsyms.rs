@@ -19,7 +19,7 @@ const STUBS: [&[u8]; 3] = [b"__x64_", b"__ia32_", BODY.as_bytes()];
 const BODY: &str = "__do_sys_";
 
 /// The symbol behind the kernel's own code (arch/x86/kernel/vmlinux.lds.S). Symbols are listed by address, so that none of
-/// them comes after it; half of the list does.
+/// them comes after it; the kernel's data and its modules do.
 const END_OF_CODE: &[u8] = b"_etext";
 
 /// The addresses of the functions by which system calls enter the kernel. Several names may have one
