@@ -33,10 +33,10 @@ pub const MAX_SCOPES: u32 = 65_536;
 /// bridge the time in which finject is not scheduled; what does not fit is counted as dropped.
 pub const RING_BYTES: u32 = 2 << 20;
 
-/// How long the program goes on injecting after finject's last sign of life, in nanoseconds.
+/// How long faults stay in force after finject's last sign of life where the user says nothing, in nanoseconds.
 pub const LEASE_NS: u64 = 1_500_000_000;
 
-/// How often finject renews the lease, in nanoseconds: a third of the lease, so that two renewals
+/// How often finject renews the lease, in nanoseconds: a third of the least lease, so that two renewals
 /// may be late before faults stop.
 pub const RENEW_NS: u64 = 500_000_000;
 

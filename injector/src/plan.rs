@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use injector_common::limits::LEASE_NS;
 use serde_json::{Value, json};
 
 use crate::rule::ResolvedRule;
@@ -75,6 +77,8 @@ pub struct Plan {
     pub dry_run: bool,
     /// Delays up to so long are spun away in the kernel, where that decides.
     pub spin_max: Duration,
+    /// How long faults stay in force after finject's last sign of life, see [`LEASE`].
+    pub lease: Duration,
     /// How long faults are in force at most.
     pub duration: Option<Duration>,
 }
@@ -89,6 +93,12 @@ pub fn calls_of(rules: &[ResolvedRule]) -> BTreeSet<CallId> {
 
 /// How long delays that are spun away may be, where nothing is said.
 pub const SPIN_MAX: Duration = Duration::from_micros(100);
+
+/// How long faults stay in force after finject's last sign of life, where nothing is said.
+pub const LEASE: Duration = Duration::from_nanos(LEASE_NS);
+
+/// The leases that can be asked for. Signs of life come every [`RENEW_NS`](injector_common::limits::RENEW_NS): two of them may be late in the least one.
+pub const LEASES: RangeInclusive<Duration> = LEASE..=Duration::from_mins(1);
 
 impl Plan {
     /// When a rule is in force.
@@ -149,6 +159,7 @@ impl Plan {
             "arm_at": if self.from_exec { "exec" } else { "entry" },
             "dry_run": self.dry_run,
             "spin_max_ns": self.spin_max.as_nanos(),
+            "lease_ns": self.lease.as_nanos(),
             "duration_ns": self.duration.map(|duration| duration.as_nanos()),
         })
     }

@@ -130,6 +130,18 @@ fn mistakes_are_usage_and_name_the_remedy() {
             vec!["invalid value 'x' for '--pid"],
         ),
         (
+            vec!["--lease", "1s", "--pid", &pid, "--rule", "fsync=EIO"],
+            vec!["'--lease <TIME>'", "between 1.5s", "60s"],
+        ),
+        (
+            vec!["--lease", "61s", "--pid", &pid, "--rule", "fsync=EIO"],
+            vec!["'--lease <TIME>'", "between 1.5s", "60s"],
+        ),
+        (
+            vec!["--spin-max", "2ms", "--pid", &pid, "--rule", "fsync=EIO"],
+            vec!["'--spin-max <TIME>'", "at most 1ms"],
+        ),
+        (
             vec!["--rule", "fsync=EIO"],
             vec!["no target", "help: --pid PID"],
         ),

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::{
     child::{Child, Ended, PATIENCE},
-    finject::Finject,
+    finject::{Finject, LONG_LEASE},
     programs,
     victim::{Seen, Victim},
 };
@@ -81,6 +81,8 @@ pub struct Rig {
     finject: PathBuf,
     /// What plays the victim for [`Way::Mock`], and what its backend has not.
     mock: Option<(Play, Lacks)>,
+    /// What it is told of its lease.
+    lease: &'static [&'static str],
 }
 
 /// A victim that is played: options of finject, the program, its arguments; what there was to see, and
@@ -224,7 +226,14 @@ impl Rig {
             way,
             finject: finject.into(),
             mock: None,
+            lease: &LONG_LEASE,
         }
+    }
+
+    /// With the lease that finject has by itself.
+    pub(crate) fn with_its_own_lease(mut self) -> Self {
+        self.lease = &[];
+        self
     }
 
     /// What `finject ctl` answers about a session.
@@ -257,6 +266,7 @@ impl Rig {
             let victim = Victim::of(program, arguments);
             let session = Finject::of(&self.finject)
                 .args(["--backend", self.way.backend()])
+                .args(self.lease)
                 .args(options)
                 .pid(victim.pid())
                 .start();
@@ -272,6 +282,7 @@ impl Rig {
             .env_remove("FINJECT_RULES")
             .env("NO_COLOR", "1")
             .args(["--json", "--quiet", "--backend", self.way.backend()])
+            .args(self.lease)
             .arg("--events")
             .arg(&events)
             .args(options)
@@ -407,6 +418,7 @@ pub fn all_played(play: Play, lacks: Lacks) {
         way: Way::Mock,
         finject: PathBuf::new(),
         mock: Some((play, lacks)),
+        lease: &[],
     });
 }
 

@@ -8,7 +8,6 @@
 use std::{path::PathBuf, time::Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::{
     conformance::{Rig, Way},
@@ -17,19 +16,6 @@ use crate::{
 
 const THREADS: u64 = 8;
 const EVERY: u64 = 1000;
-
-/// A virtual machine that stands still for longer than finject's lease ends its faults, as it should, and shows
-/// nothing of counts: then it is tried again, three times. `summary` is that of what was done.
-pub fn while_the_machine_turns<T>(work: impl Fn() -> T, summary: impl Fn(&T) -> &Value) -> T {
-    for _ in 0..3 {
-        let done = work();
-        if summary(&done)["ending"] != "lapsed" {
-            return done;
-        }
-        println!("it stood still: {}", summary(&done));
-    }
-    work()
-}
 
 /// Every thousandth of `calls` calls of eight threads that race, or of as many as make whole thousands
 /// of each thread's.
@@ -41,12 +27,7 @@ pub fn every_thousandth(way: Way, finject: impl Into<PathBuf>, calls: u64) {
     let start = Instant::now();
     let (threads, each) = (THREADS.to_string(), each.to_string());
     let victim = ["threads", &threads, &each, "getppid"];
-    let work = || rig.work(&["--rule", &rule], &victim);
-    let seen = if way == Way::EbpfAttach {
-        while_the_machine_turns(work, |seen| &seen.summary)
-    } else {
-        work()
-    };
+    let seen = rig.work(&["--rule", &rule], &victim);
     println!("{way:?}: {calls} calls, {:.1?}", start.elapsed());
     let summary = &seen.summary;
     assert_eq!(
@@ -91,7 +72,6 @@ pub fn firings_without_room(way: Way, finject: impl Into<PathBuf>) {
     let mut running = rig.start(&["--rule", "getppid=EPERM"], programs::VICTIM, &victim);
     running.finject().signal(Signal::STOP);
     running.victim.go();
-    // Within the lease, or the rest of the calls would run.
     let errors = running.victim.seen("self").errors;
     running.finject().signal(Signal::CONT);
     let (ended, summary, events) = running.finish();

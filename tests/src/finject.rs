@@ -38,7 +38,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Finject {
     command: Command,
+    lease: Option<[&'static str; 2]>,
 }
+
+/// A virtual machine may stand still for longer than the lease that finject has by itself, and faults would end as they
+/// should: what is no test of that asks for one that is long enough.
+pub const LONG_LEASE: [&str; 2] = ["--lease", "30s"];
 
 const IN_THE_KERNEL: [&str; 2] = ["--backend", "ebpf"];
 
@@ -76,6 +81,7 @@ impl Finject {
     pub fn new() -> Self {
         Self {
             command: finject(IN_THE_KERNEL),
+            lease: Some(LONG_LEASE),
         }
     }
 
@@ -85,7 +91,10 @@ impl Finject {
         let mut command = Command::new("env");
         command.arg("--default-signal").arg(program);
         quiet_environment(&mut command);
-        Self { command }
+        Self {
+            command,
+            lease: None,
+        }
     }
 
     /// The same, on the first processor; for victims that call while it arms or heals.
@@ -93,13 +102,23 @@ impl Finject {
         let mut command = on_first_processor(guest::finject());
         command.args(IN_THE_KERNEL);
         quiet_environment(&mut command);
-        Self { command }
+        Self {
+            command,
+            lease: Some(LONG_LEASE),
+        }
     }
 
     /// With `--pid`.
     #[must_use]
     pub fn pid(self, pid: u32) -> Self {
         self.args(["--pid", &pid.to_string()])
+    }
+
+    /// With the lease that finject has by itself.
+    #[must_use]
+    pub fn with_its_own_lease(mut self) -> Self {
+        self.lease = None;
+        self
     }
 
     /// With `--rule`.
@@ -124,11 +143,13 @@ impl Finject {
 
     /// Starts it and waits for nothing.
     pub fn begin(mut self) -> Child {
+        self.command.args(self.lease.iter().flatten());
         Child::start(&mut self.command)
     }
 
     /// Runs it to its end, which is expected to come by itself.
     pub fn run(mut self) -> Ended {
+        self.command.args(self.lease.iter().flatten());
         Child::run(&mut self.command)
     }
 
@@ -152,6 +173,7 @@ impl Finject {
         let (reader, writer) = std::io::pipe().unwrap();
         fcntl_setfd(&writer, FdFlags::empty()).unwrap();
         self.command
+            .args(self.lease.iter().flatten())
             .args([
                 "--json",
                 "--ready-fd",

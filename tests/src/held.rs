@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -60,7 +60,7 @@ fn signal(pid: u32, signal: Signal) {
 /// failed.
 pub fn go_on(way: Way, finject: impl Into<PathBuf>, who: Who, wound: Signal) {
     let _alone = alone();
-    let rig = Rig::of(way, finject);
+    let rig = Rig::of(way, finject).with_its_own_lease();
     let threads = THREADS.to_string();
     let rule = if way == Way::EbpfExits {
         "getppid=after:hold:5m@1,per:thread"
@@ -272,6 +272,15 @@ pub fn calls_give_what_they_give(
     let _alone = alone();
     caller.is_there();
     let finject = finject.into();
+    // A fast machine may be done with a few before much has happened.
+    let several = (0..6).map(|times| calls << times);
+    let mut several = several.map(|calls| killed_and_sent(way, &finject, caller, calls));
+    let is_enough = several.any(|(killed, sent)| killed > 1 && sent > 10);
+    assert!(is_enough, "{way:?} {caller:?}: it was done too early");
+}
+
+/// One such program; how many finjects were killed, and how many signals of its own it sent.
+fn killed_and_sent(way: Way, finject: &Path, caller: Caller, calls: u64) -> (u64, u64) {
     let number = calls.to_string();
     let (program, arguments) = caller.program(&number);
     let mut victim = Victim::of(program, &arguments);
@@ -284,7 +293,7 @@ pub fn calls_give_what_they_give(
     let rules = rules.iter().flat_map(|rule| ["--rule", rule]);
     let mut killed = 0_u64;
     while !victim.is_done() {
-        let mut session = Finject::of(&finject)
+        let mut session = Finject::of(finject)
             .args(["--backend", way.backend(), "--quiet", "--spin-max", "20us"])
             .args(rules.clone())
             .pid(victim.pid())
@@ -307,12 +316,9 @@ pub fn calls_give_what_they_give(
         "{saw:?}"
     );
     assert_eq!(saw["sent"], saw["got"], "{saw:?}");
-    assert!(
-        killed > 1 && saw["sent"] > 10,
-        "it was done too early: {saw:?}"
-    );
     let ended = victim.end();
     assert_eq!(ended.code(), Some(0), "{ended}");
+    (killed, saw["sent"])
 }
 
 /// A wait under a timer that comes two hundred times a second is as long as it says.

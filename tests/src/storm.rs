@@ -347,7 +347,7 @@ impl Storm {
     /// finject with a rule for all calls, complete up to the target.
     fn finject(&self, mark: &str) -> Finject {
         let finject = if self.is_pinned() {
-            Finject::pinned()
+            Finject::pinned().with_its_own_lease()
         } else {
             Finject::of(&self.finject).args(["--backend", self.way.backend()])
         };

@@ -9,7 +9,7 @@ use finject_tests::{
     agents::{Bpftrace, Hammer},
     child::Child,
     conformance::Way,
-    exact::{every_thousandth, while_the_machine_turns},
+    exact::every_thousandth,
     finject::{Outcome, attach, finject, work_under},
     guest, needs_override,
     scale::scaled,
@@ -95,11 +95,8 @@ fn every_hundredth_of_a_million_calls_on_both_cpus() {
     needs_override!();
     let each = scaled(1_000_000) / THREADS;
     let before = busy();
-    let work = || {
-        let mut victim = Victim::threads(THREADS, each, "fsync");
-        work_under(&mut victim, &["fsync=EIO@100+100"], &["--quiet"])
-    };
-    let (seen, outcome) = while_the_machine_turns(work, |(_, outcome)| &outcome.summary);
+    let mut victim = Victim::threads(THREADS, each, "fsync");
+    let (seen, outcome) = work_under(&mut victim, &["fsync=EIO@100+100"], &["--quiet"]);
     let worked: Vec<_> = busy()
         .iter()
         .zip(&before)
@@ -154,9 +151,8 @@ fn firings_that_leave_no_record_are_said_to() {
     // While finject does not read, the buffer of records runs full: it holds 13,107 at most.
     session.child().signal(rustix::process::Signal::STOP);
     victim.go();
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    session.child().signal(rustix::process::Signal::CONT);
     let seen = victim.seen("self");
+    session.child().signal(rustix::process::Signal::CONT);
     let outcome = session.stop();
     println!("{} of {} dropped", outcome.dropped(), seen.errors);
     assert!(outcome.dropped() > 0, "{}", outcome.ended);

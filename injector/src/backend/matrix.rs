@@ -4,7 +4,7 @@
 use super::Unsupported;
 use super::choose::Choice;
 use super::unsupported::Why;
-use crate::plan::{Plan, SPIN_MAX, Targets};
+use crate::plan::{LEASE, Plan, SPIN_MAX, Targets};
 use crate::rule::{RuleText, compile};
 use crate::target::launch::Launch;
 
@@ -77,6 +77,7 @@ fn plan(rule: &str, launches: bool) -> Plan {
         from_exec: false,
         dry_run: false,
         spin_max: SPIN_MAX,
+        lease: LEASE,
         duration: None,
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{ABIS, LEASE_NS, MAX_NR, MAX_RULES, PID_LIMIT};
+use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, PID_LIMIT};
 use injector_common::{
     ArgKinds, Control, Counter, Mark, Release as ReleaseCell, Released, RuleCell, RunState, Shared,
     Turn, WireRule,
@@ -254,10 +254,10 @@ impl Memory {
             .store(RunState::Armed as u32, Release);
     }
 
-    /// Puts rules in force now, for one lease; when that is, `CLOCK_MONOTONIC` nanoseconds.
-    pub fn arm_now(&self, rules: u64) -> u64 {
+    /// Puts rules in force now, for one lease of so many nanoseconds; when that is, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn arm_now(&self, rules: u64, lease_ns: u64) -> u64 {
         let now = monotonic_ns();
-        self.arm(rules, now, now + LEASE_NS);
+        self.arm(rules, now, now + lease_ns);
         now
     }
 

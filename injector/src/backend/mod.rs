@@ -31,6 +31,7 @@ use injector_common::Event;
 
 use self::memory::Memory;
 use crate::plan::Plan;
+use crate::rule::lower::nanoseconds;
 use crate::sys::SysError;
 use crate::sys::launch::{Command, LaunchError};
 use crate::syscall::CallId;
@@ -276,7 +277,7 @@ pub trait Backend: sealed::Sealed + Debug {
     /// Puts those rules in force that are from the start; returns `CLOCK_MONOTONIC` nanoseconds of that moment.
     fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
         let memory = self.memory().ok_or(BackendError::NotLoaded)?;
-        Ok(memory.arm_now(plan.armed()))
+        Ok(memory.arm_now(plan.armed(), nanoseconds(plan.lease)))
     }
 
     /// A rule, by index, has come to the plan while the session runs, as its last one, or once more after it had

@@ -14,7 +14,7 @@ use super::target::{NoPlan, Targeting};
 use super::{background, complain, print_err, print_out};
 use crate::backend::choose::{Choice, NotChosen};
 use crate::history::Writer;
-use crate::plan::{Plan, Targets};
+use crate::plan::{LEASES, Plan, Targets};
 use crate::session::{Session, SessionError};
 use crate::sys::launch::Ended;
 use crate::sys::process::{inherited_fd, new_session, without_waits};
@@ -59,6 +59,10 @@ pub struct Common {
     /// In the kernel, spin for delays up to this time, at most 1ms, rather than stop the thread; 0s for none
     #[arg(long, value_name = "TIME", value_parser = spin, default_value = "100us")]
     spin_max: Duration,
+
+    /// Where finject gets no time for so long (it is stopped, its machine stands still), faults end; at most 1m
+    #[arg(long, value_name = "TIME", value_parser = lease, default_value = "1500ms")]
+    lease: Duration,
 
     /// Count, but let nothing fire
     #[arg(long)]
@@ -122,6 +126,17 @@ fn spin(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn lease(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if LEASES.contains(&time) => Ok(time),
+        _ => Err(format!(
+            "between {:?}, since finject shows that it lives every 500ms, and {:?}, since faults stay so long after it",
+            LEASES.start(),
+            LEASES.end()
+        )),
+    }
+}
+
 fn random_seed() -> u64 {
     // Keyed from the system's randomness. Kept within what every JSON reader holds exactly.
     RandomState::new().build_hasher().finish() >> 11
@@ -152,6 +167,7 @@ impl Common {
             from_exec: self.targets.from_exec(),
             dry_run: self.dry_run,
             spin_max: self.spin_max,
+            lease: self.lease,
             duration: self.duration,
         })
     }

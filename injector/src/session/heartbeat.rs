@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use injector_common::limits::{LEASE_NS, RENEW_NS};
+use injector_common::limits::RENEW_NS;
 
 use crate::backend::Leased;
+use crate::rule::lower::nanoseconds;
 use crate::sys::SysError;
 use crate::sys::process::run_first;
 use crate::sys::time::monotonic_ns;
@@ -34,14 +35,19 @@ struct State {
     ended: AtomicBool,
     lapsed: AtomicBool,
     last_turn_ns: AtomicU64,
+    /// What one renewal is good for.
+    lease_ns: u64,
     /// Held while the lease is renewed.
     beating: Mutex<()>,
 }
 
 impl Heartbeat {
-    /// Starts renewing.
-    pub fn start(leased: Arc<dyn Leased>) -> Result<Self, SysError> {
-        let shared = Arc::new(State::default());
+    /// Starts renewing, each time for `lease` from then on.
+    pub fn start(leased: Arc<dyn Leased>, lease: Duration) -> Result<Self, SysError> {
+        let shared = Arc::new(State {
+            lease_ns: nanoseconds(lease),
+            ..State::default()
+        });
         shared.last_turn_ns.store(monotonic_ns(), Relaxed);
         let state = Arc::clone(&shared);
         let beating = move || {
@@ -84,7 +90,7 @@ impl Heartbeat {
         leased.renew(monotonic_ns() + SUSPENDED_NS);
         stop();
         let now = monotonic_ns();
-        leased.renew(now + LEASE_NS);
+        leased.renew(now + self.shared.lease_ns);
         self.shared.last_turn_ns.store(now, Relaxed);
     }
 
@@ -105,7 +111,7 @@ fn beat(leased: &dyn Leased, state: &State, clock: impl FnOnce() -> u64) -> bool
         return false;
     }
     if now.saturating_sub(state.last_turn_ns.load(Relaxed)) <= TURN_NS {
-        leased.renew(now + LEASE_NS);
+        leased.renew(now + state.lease_ns);
     }
     true
 }
@@ -144,10 +150,14 @@ mod tests {
 
     #[test]
     fn a_lease_is_renewed_while_the_main_loop_turns() {
-        let (fake, state) = (Fake::default(), State::default());
-        fake.renew(LEASE_NS);
+        let state = State {
+            lease_ns: 7 * RENEW_NS,
+            ..State::default()
+        };
+        let fake = Fake::default();
+        fake.renew(RENEW_NS);
         assert!(beat(&fake, &state, || RENEW_NS));
-        assert_eq!(fake.lease(), RENEW_NS + LEASE_NS);
+        assert_eq!(fake.lease(), RENEW_NS + 7 * RENEW_NS);
     }
 
     #[test]

@@ -250,7 +250,7 @@ impl Session {
             control.armed(armed_ns);
         }
         let leased = self.backend.leased().ok_or(BackendError::NotLoaded)?;
-        let heartbeat = Heartbeat::start(Arc::clone(&leased))?;
+        let heartbeat = Heartbeat::start(Arc::clone(&leased), self.plan.lease)?;
         let rules: Vec<&str> = self
             .plan
             .rules

@@ -60,7 +60,7 @@ impl Ending {
             Self::Signal(libc::SIGTERM) => "asked to end (SIGTERM)".into(),
             Self::Signal(signal) => format!("asked to end (signal {signal})"),
             Self::Lapsed => {
-                "finject was stopped for too long; the faults had ended by themselves".into()
+                "finject was stopped, or got no time, for longer than its --lease; the faults had ended by themselves".into()
             }
             Self::Lost { .. } => "faults no longer arrived, and were ended".into(),
         }

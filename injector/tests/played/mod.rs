@@ -18,7 +18,7 @@ use injector::{
         mock::{Mock, World},
     },
     history::{Record, Writer},
-    plan::{Plan, SPIN_MAX, Targets},
+    plan::{LEASE, Plan, SPIN_MAX, Targets},
     rule::{RuleText, compile},
     session::{Observer, Session},
     syscall::{Abi, CallId, by_name},
@@ -62,6 +62,7 @@ fn plan(options: &[&str]) -> Plan {
         from_exec: false,
         dry_run,
         spin_max: SPIN_MAX,
+        lease: LEASE,
         duration: None,
     }
 }

@@ -516,7 +516,10 @@ impl Backend for Ebpf {
     }
 
     fn activate(&mut self, plan: &Plan) -> Result<u64, BackendError> {
-        let armed_ns = self.engine()?.memory().arm_now(plan.armed());
+        let armed_ns = self
+            .engine()?
+            .memory()
+            .arm_now(plan.armed(), nanoseconds(plan.lease));
         if let Some(latch) = self.launched.as_mut().and_then(|own| own.latch.take()) {
             latch.open();
         }
