@@ -120,6 +120,7 @@ fn main() -> Result<(), String> {
         ("STORM", "storm.c", "storm"),
         ("UNLISTENED", "unlistened.c", "unlistened"),
         ("MOVER", "mover.c", "mover"),
+        ("FINDER", "finder.c", "finder"),
         ("URGENT", "urgent.c", "urgent"),
         ("SIBLINGS", "siblings.c", "siblings"),
         ("BEFALLEN", "befallen.c", "befallen"),
@@ -134,6 +135,9 @@ fn main() -> Result<(), String> {
     let mover32 = out.join("mover32");
     let is_there = compile("mover.c", &mover32, &["-m32"]).is_ok();
     tell("MOVER32", &text(&mover32, is_there));
+    let finder32 = out.join("finder32");
+    let is_there = compile("finder.c", &finder32, &["-m32"]).is_ok();
+    tell("FINDER32", &text(&finder32, is_there));
     let waiter32 = out.join("waiter32");
     let is_there = compile("waiter.c", &waiter32, &["-m32"]).is_ok();
     tell("WAITER32", &text(&waiter32, is_there));

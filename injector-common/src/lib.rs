@@ -8,6 +8,7 @@ pub mod args;
 pub mod caller;
 pub mod decide;
 pub mod event;
+pub mod glob;
 pub mod limits;
 pub mod mark;
 pub mod random;
@@ -19,6 +20,7 @@ pub use args::{ArgKinds, DataKind, WireTest, all_hold};
 pub use caller::{CallerFact, CallerFacts, WireCallerTest, is_called_by};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
+pub use glob::{FileSide, WireGlob, WirePathTest, is_about_files};
 pub use mark::{Mark, MarkState, MarkedFiring};
 pub use rule::{Data, Scope, WireRule, WireStep, WireWait};
 pub use shared::{

@@ -3,7 +3,8 @@
 
 use crate::args::WireTest;
 use crate::caller::WireCallerTest;
-use crate::limits::{MAX_CALLER_TESTS, MAX_STEPS, MAX_TESTS};
+use crate::glob::WirePathTest;
+use crate::limits::{MAX_CALLER_TESTS, MAX_PATH_TESTS, MAX_STEPS, MAX_TESTS};
 use crate::random::CERTAIN;
 
 /// Whose calls are counted together.
@@ -206,6 +207,8 @@ pub struct WireRule {
     pub tests: [WireTest; MAX_TESTS],
     /// What must hold of who calls, all of it; [`WireCallerTest::NONE`] behind the last one.
     pub callers: [WireCallerTest; MAX_CALLER_TESTS],
+    /// What must hold of the files that the call is about, all of it; [`WirePathTest::NONE`] behind the last one.
+    pub paths: [WirePathTest; MAX_PATH_TESTS],
     /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
     pub steps: [WireStep; MAX_STEPS],
 }
@@ -226,6 +229,7 @@ impl WireRule {
         edits: 0,
         tests: [WireTest::NONE; MAX_TESTS],
         callers: [WireCallerTest::NONE; MAX_CALLER_TESTS],
+        paths: [WirePathTest::NONE; MAX_PATH_TESTS],
         steps: [WireStep::OFF; MAX_STEPS],
     };
 
@@ -278,6 +282,12 @@ impl WireRule {
         self.callers[0].op != 0
     }
 
+    /// Whether it is looked at what files the call is about, before it counts.
+    #[inline(always)]
+    pub const fn has_paths(&self) -> bool {
+        self.paths[0].op != 0
+    }
+
     /// Whether a decision needs the time.
     #[inline(always)]
     pub const fn has_window(&self) -> bool {
@@ -299,5 +309,7 @@ impl WireRule {
 
 const _: () = assert!(MAX_STEPS.is_power_of_two());
 const _: () = assert!(size_of::<WireStep>() == 64);
-const _: () =
-    assert!(size_of::<WireRule>() == 64 + 16 * MAX_TESTS + 24 * MAX_CALLER_TESTS + 64 * MAX_STEPS);
+const _: () = assert!(
+    size_of::<WireRule>()
+        == 64 + 16 * MAX_TESTS + 24 * MAX_CALLER_TESTS + 8 * MAX_PATH_TESTS + 64 * MAX_STEPS
+);

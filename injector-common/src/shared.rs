@@ -2,7 +2,8 @@
 //! steady state no system call is needed on either side.
 
 use crate::args::ArgKinds;
-use crate::limits::{ABIS, MARKS, MAX_NR, MAX_RULES, PID_LIMIT};
+use crate::glob::WireGlob;
+use crate::limits::{ABIS, MARKS, MAX_NR, MAX_PATH_TESTS, MAX_RULES, PID_LIMIT};
 use crate::mark::Mark;
 use crate::rule::WireRule;
 
@@ -228,6 +229,8 @@ pub struct RuleCell {
     pub moot: u64,
     /// Selected calls of which nothing could be cut, or that move no data.
     pub dataless: u64,
+    /// Calls that passed because their files could not be looked at.
+    pub unseen: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds; 0 before it.
     pub first_ns: u64,
     /// `CLOCK_MONOTONIC` of the last firing, nanoseconds.
@@ -272,6 +275,8 @@ pub struct Shared {
     /// One bit a process id: is it between an exec and its program's first call? Set and cleared by
     /// the program alone.
     pub beginning: [u64; PID_LIMIT as usize / 64],
+    /// The patterns of rules' tests of files, by rule and test. Written as the rules are.
+    pub globs: [[WireGlob; MAX_PATH_TESTS]; MAX_RULES],
 }
 
 /// A target process, by its process id.

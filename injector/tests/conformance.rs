@@ -33,6 +33,7 @@ fn mock() {
             Need::Callers => Unsupported::Callers,
             Need::Results => Unsupported::Results,
             Need::Data => Unsupported::Data,
+            Need::Files => Unsupported::Files,
         };
         Some(lacking.to_string())
     };

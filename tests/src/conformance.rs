@@ -11,6 +11,7 @@
 
 mod cases;
 mod data;
+mod files;
 mod waits;
 
 use std::{
@@ -104,6 +105,8 @@ pub enum Need {
     Results,
     /// Calls that move data.
     Data,
+    /// Calls that are about files.
+    Files,
 }
 
 /// What a backend says that it has not of what a case needs, in its own words.
@@ -136,6 +139,33 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "a_call_that_is_cut_waits_and_lies"),
     (Way::Mock, "a_call_that_fails_has_no_data_that_is_changed"),
     (Way::Mock, "data_of_a_32_bit_caller_is_cut_and_corrupted"),
+    (Way::Mock, "a_file_is_hit_by_whatever_name"),
+    (Way::Mock, "other_files_are_hit_where_a_rule_says_not"),
+    (Way::Mock, "a_pattern_may_begin_anywhere"),
+    (Way::Mock, "a_plain_name_is_a_file_by_all_its_names"),
+    (Way::Mock, "a_directory_may_come_and_go"),
+    (Way::Mock, "names_have_sides"),
+    (Way::Mock, "paths_are_those_that_the_program_sees"),
+    (Way::Mock, "the_program_is_asked_for"),
+    (Way::Mock, "a_32_bit_callers_files_are_told_apart"),
+    (Way::EbpfAttach, "a_file_is_hit_by_whatever_name"),
+    (Way::EbpfAttach, "other_files_are_hit_where_a_rule_says_not"),
+    (Way::EbpfAttach, "a_pattern_may_begin_anywhere"),
+    (Way::EbpfAttach, "a_plain_name_is_a_file_by_all_its_names"),
+    (Way::EbpfAttach, "a_directory_may_come_and_go"),
+    (Way::EbpfAttach, "names_have_sides"),
+    (Way::EbpfAttach, "paths_are_those_that_the_program_sees"),
+    (Way::EbpfAttach, "the_program_is_asked_for"),
+    (Way::EbpfAttach, "a_32_bit_callers_files_are_told_apart"),
+    (Way::EbpfLaunch, "a_file_is_hit_by_whatever_name"),
+    (Way::EbpfLaunch, "other_files_are_hit_where_a_rule_says_not"),
+    (Way::EbpfLaunch, "a_pattern_may_begin_anywhere"),
+    (Way::EbpfLaunch, "a_plain_name_is_a_file_by_all_its_names"),
+    (Way::EbpfLaunch, "a_directory_may_come_and_go"),
+    (Way::EbpfLaunch, "names_have_sides"),
+    (Way::EbpfLaunch, "paths_are_those_that_the_program_sees"),
+    (Way::EbpfLaunch, "the_program_is_asked_for"),
+    (Way::EbpfLaunch, "a_32_bit_callers_files_are_told_apart"),
     (Way::NotifyLaunch, "all_threads_are_held"),
     (Way::NotifyLaunch, "a_handler_may_run_before_a_held_call"),
     (Way::NotifyLaunch, "an_error_comes_after_the_write"),

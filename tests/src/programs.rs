@@ -22,6 +22,12 @@ pub const MOVER: &str = env!("MOVER");
 /// The same for the 32-bit ABI; empty where the compiler cannot build it.
 pub const MOVER32: &str = env!("MOVER32");
 
+/// Reaches files by many ways; the head of programs/finder.c says which.
+pub const FINDER: &str = env!("FINDER");
+
+/// The same for the 32-bit ABI; empty where the compiler cannot build it.
+pub const FINDER32: &str = env!("FINDER32");
+
 /// Calls among signals of its own; the head of programs/urgent.c says what it does.
 pub const URGENT: &str = env!("URGENT");
 

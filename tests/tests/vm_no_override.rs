@@ -153,11 +153,33 @@ fn what_yama_forbids_is_refused() {
     Scope::set("0");
     let ended = attach();
     assert_eq!(ended.code(), Some(0), "{ended}");
+    let launch = |backend: &str| {
+        let rule = ["--rule", "openat(path=/etc/host*)=EACCES@1"];
+        let mut command = nobody(FINJECT);
+        command.args(["--backend", backend]).args(rule);
+        Child::run(command.args(["--", "cat", "/etc/hostname"]))
+    };
+    let denied = "/etc/hostname: Permission denied";
+    for backend in ["notify", "ptrace"] {
+        let ended = launch(backend);
+        assert!(ended.err().contains(denied), "{backend}: {ended}");
+    }
     for value in ["1", "2"] {
         Scope::set(value);
-        let ended = attach();
+        // Its keeper cannot read names.
+        let ended = launch("notify");
         assert_eq!(ended.code(), Some(UNAVAILABLE), "{ended}");
         let told = format!("kernel.yama.ptrace_scope is {value}");
+        assert!(ended.err().contains(&told), "{ended}");
+        assert!(ended.err().contains("--backend ptrace"), "{ended}");
+        if value == "1" {
+            for backend in ["ptrace", "auto"] {
+                let ended = launch(backend);
+                assert!(ended.err().contains(denied), "{backend}: {ended}");
+            }
+        }
+        let ended = attach();
+        assert_eq!(ended.code(), Some(UNAVAILABLE), "{ended}");
         for words in [told.as_str(), "help: run it as root", "-- COMMAND"] {
             assert!(ended.err().contains(words), "no {words:?}: {ended}");
         }

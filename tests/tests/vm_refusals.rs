@@ -266,6 +266,10 @@ fn what_this_version_does_not_carry_out() {
             "9 predicates on arguments are more than a rule can have",
         ),
         ("fsync(exe=/bin/cat)=EIO", "does not look at `exe=/bin/cat`"),
+        (
+            "connect(peer=10.0.0.7)=EIO",
+            "does not look at `peer=10.0.0.7`",
+        ),
     ] {
         refuses(attach(&victim, rule), UNAVAILABLE, &[what, "help: "]);
     }

@@ -16,9 +16,10 @@ use injector_common::rule::{
 };
 use injector_common::{
     Call, CallerFacts, Counter, Data, Decision, Event, EventKind, Mark, MarkedFiring, Scope,
-    WireRule, WireStep, WireWait, all_hold, decide, is_called_by,
+    WireGlob, WireRule, WireStep, WireWait, all_hold, decide, is_called_by,
 };
 
+use super::files::{self, Files, Looked};
 use super::firing::{Decided, Done, Fate, Firing};
 use super::memory::{CallSlot, Cell, Memory};
 use super::spec::Spec;
@@ -49,6 +50,9 @@ pub trait Asked {
 
     /// The data that the call is about to move, where a rule that selects it changes data.
     fn data(&self) -> Data;
+
+    /// The files that it is about.
+    fn files(&self) -> impl Files;
 }
 
 /// The counter of one process or thread.
@@ -80,10 +84,17 @@ impl Counter for Scoped {
 pub struct Decider {
     memory: Arc<Memory>,
     /// Those of the memory's rules that were met so far: a rule does not change.
-    rules: [OnceLock<Box<WireRule>>; MAX_RULES],
+    rules: [OnceLock<Box<Known>>; MAX_RULES],
     seed: u64,
     dry_run: bool,
     scopes: Mutex<Scopes>,
+}
+
+/// A rule that was met.
+#[derive(Debug)]
+struct Known {
+    wire: WireRule,
+    globs: Vec<WireGlob>,
 }
 
 /// The counters of processes and threads.
@@ -120,10 +131,23 @@ impl Decider {
     }
 
     /// A rule; [`None`] where there is none.
-    fn rule(&self, index: usize) -> Option<&WireRule> {
+    fn known(&self, index: usize) -> Option<&Known> {
         let known = self.rules.get(index)?;
         let is_written = known.get().is_some() || index < self.memory.rules();
-        is_written.then(|| &**known.get_or_init(|| Box::new(self.memory.rule(index))))
+        let read = || {
+            let wire = self.memory.rule(index);
+            let tests = wire.paths.iter().take_while(|test| test.op != 0).count();
+            let globs = (0..tests).map(|test| self.memory.glob(index, test));
+            Box::new(Known {
+                globs: globs.collect(),
+                wire,
+            })
+        };
+        is_written.then(|| &**known.get_or_init(read))
+    }
+
+    fn rule(&self, index: usize) -> Option<&WireRule> {
+        self.known(index).map(|known| &known.wire)
     }
 
     fn scopes(&self) -> MutexGuard<'_, Scopes> {
@@ -216,11 +240,11 @@ impl Decider {
         if pending == 0 {
             return decided;
         }
-        let (caller, facts) = (OnceCell::new(), OnceCell::new());
+        let (caller, facts, files) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         while pending != 0 {
             let index = pending.trailing_zeros() as usize;
             pending &= pending - 1;
-            let Some(rule) = self.rule(index) else {
+            let Some(Known { wire: rule, globs }) = self.known(index) else {
                 continue;
             };
             let data = || asked.data();
@@ -239,6 +263,20 @@ impl Decider {
             {
                 cell.add_excluded();
                 continue;
+            }
+            if rule.has_paths() {
+                let files = files.get_or_init(|| Looked::new(asked.files()));
+                match files::hold(rule, globs, files) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        cell.add_excluded();
+                        continue;
+                    }
+                    Err(_) => {
+                        cell.add_unseen();
+                        continue;
+                    }
+                }
             }
             let firing = if rule.scope == Scope::Rule as u32 {
                 self.apply(index, rule, cell, (&cell, 0), decided.fate, data)

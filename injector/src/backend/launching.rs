@@ -165,7 +165,7 @@ mod tests {
     fn of(rule: &str, call: &str) -> Option<Vec<Low>> {
         let rule = compile(&[RuleText::new(rule)]).unwrap().rules.remove(0);
         let call = by_name(call)[0].id();
-        match narrowed(&lower(&rule).unwrap(), call.into()) {
+        match narrowed(&lower(&rule).unwrap().wire, call.into()) {
             Narrowed::All => Some(Vec::new()),
             Narrowed::To(conditions) => Some(conditions),
             Narrowed::Never => None,

@@ -8,10 +8,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use injector_common::limits::{ABIS, MAX_NR, MAX_RULES, PID_LIMIT};
+use injector_common::limits::{ABIS, MAX_NR, MAX_PATH_TESTS, MAX_RULES, PID_LIMIT};
 use injector_common::{
     ArgKinds, Control, Counter, Mark, Release as ReleaseCell, Released, RuleCell, RunState, Shared,
-    Turn, WireRule,
+    Turn, WireGlob, WireRule,
 };
 
 use super::{Leased, Report, RuleReport};
@@ -160,6 +160,12 @@ impl Cell<'_> {
             .fetch_add(1, Relaxed);
     }
 
+    /// Counts a call that passed because its files could not be looked at.
+    pub fn add_unseen(&self) {
+        self.word(offset_of!(RuleCell, unseen))
+            .fetch_add(1, Relaxed);
+    }
+
     /// When the rule was armed, `CLOCK_MONOTONIC` nanoseconds.
     pub fn armed_ns(&self) -> u64 {
         self.word(offset_of!(RuleCell, armed_ns)).load(Relaxed)
@@ -202,6 +208,11 @@ impl Counter for Cell<'_> {
             Ok(found) | Err(found) => found,
         }
     }
+}
+
+/// Where the pattern of a rule's test lies.
+const fn glob_of(rule: usize, test: usize) -> usize {
+    offset_of!(Shared, globs) + (rule * MAX_PATH_TESTS + test) * size_of::<WireGlob>()
 }
 
 impl Memory {
@@ -492,6 +503,7 @@ impl Memory {
             dataless: read(offset_of!(RuleCell, dataless)),
             contended: read(offset_of!(RuleCell, contended)),
             scopes_full: read(offset_of!(RuleCell, scopes_full)),
+            unseen: read(offset_of!(RuleCell, unseen)),
             excluded: read(offset_of!(RuleCell, excluded)),
             first_ns: time(offset_of!(RuleCell, first_ns)),
             last_ns: time(offset_of!(RuleCell, last_ns)),
@@ -535,10 +547,19 @@ impl Memory {
 
     /// Writes a rule: its wire form, which rules its firing puts in force and out of it, and the calls that it
     /// names. It is not in force, and there was none of this index before.
-    pub fn write_rule(&self, index: usize, wire: &WireRule, arming: Arming, calls: &[CallSlot]) {
+    pub fn write_rule(
+        &self,
+        index: usize,
+        (wire, globs): (&WireRule, &[WireGlob]),
+        arming: Arming,
+        calls: &[CallSlot],
+    ) {
         let index = index.min(MAX_RULES - 1);
         let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
         self.mapping.write(offset, wire);
+        for (test, glob) in globs.iter().enumerate().take(MAX_PATH_TESTS) {
+            self.mapping.write(glob_of(index, test), glob);
+        }
         let cell = self.cell(index);
         cell.word(offset_of!(RuleCell, arms))
             .store(arming.arms, Relaxed);
@@ -590,6 +611,12 @@ impl Memory {
         let index = index.min(MAX_RULES - 1);
         let offset = offset_of!(Shared, rules) + index * size_of::<WireRule>();
         self.mapping.read(offset)
+    }
+
+    /// The pattern of one of a rule's tests of files.
+    pub fn glob(&self, rule: usize, test: usize) -> WireGlob {
+        let (rule, test) = (rule.min(MAX_RULES - 1), test.min(MAX_PATH_TESTS - 1));
+        self.mapping.read(glob_of(rule, test))
     }
 
     /// Which rules a rule's firing puts in force, and which out of it, a bit each.

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use injector_common::{CallerFacts, Data, Event};
 
 use super::decider::{Asked, Caller, Decider};
+use super::files::{Files, NoFiles};
 use super::firing::{Done, Fate};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
@@ -34,6 +35,9 @@ pub enum Unsupported {
     /// All are called the same.
     #[error("all callers of the mock backend have one name, and one user")]
     Callers,
+    /// Calls have no files.
+    #[error("no call of the mock backend's is about files")]
+    Files,
     /// Calls have no data.
     #[error("no call of the mock backend's moves data")]
     Data,
@@ -55,6 +59,10 @@ impl Asked for Caller {
 
     fn data(&self) -> Data {
         Data::NONE
+    }
+
+    fn files(&self) -> impl Files {
+        NoFiles
     }
 }
 

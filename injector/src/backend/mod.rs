@@ -5,6 +5,7 @@ mod bell;
 pub mod choose;
 pub mod decider;
 pub mod ebpf;
+pub mod files;
 pub mod firing;
 mod gate;
 mod launching;
@@ -120,6 +121,11 @@ pub enum BackendError {
         "this kernel preempts its own programs (PREEMPT_RT): they cannot hand a thread over before its call goes on"
     )]
     Realtime,
+    /// A rule asks for names that the kernel does not let finject read.
+    #[error(
+        "the kernel does not let finject's process read the names that a command's calls give (kernel.yama.ptrace_scope is {0})"
+    )]
+    NamesUnread(u8),
     /// A process is another session's target.
     #[error("process {0} is a target of another finject already")]
     AnothersTarget(u32),
@@ -171,6 +177,10 @@ impl BackendError {
             Self::Engine(error) if error.is_machine() => vec![
                 "use --backend ptrace, which stops threads at every call; or name fewer calls".into(),
             ],
+            Self::NamesUnread(_) => vec![
+                "use --backend ptrace, or run finject as root (in a container with --cap-add=SYS_PTRACE)"
+                    .into(),
+            ],
             Self::Realtime => vec!["use --backend ptrace, which holds threads on any kernel".into()],
             Self::AnothersTarget(_) => vec![
                 "finject ctl add has a rule join that session; finject ctl list tells which run"
@@ -221,6 +231,7 @@ impl BackendError {
                 | Self::Collision { .. }
                 | Self::NoSuchStub { .. }
                 | Self::Realtime
+                | Self::NamesUnread(_)
                 | Self::AnothersTarget(_)
                 | Self::Launch(LaunchError::Filter(_))
                 | Self::Trace(_)

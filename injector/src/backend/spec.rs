@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
-use injector_common::WireRule;
+use injector_common::{WireGlob, WireRule};
 
 use super::BackendError;
 use super::memory::{CallSlot, Memory};
 use crate::plan::{Arming, Plan};
-use crate::rule::lower::{lower, nanoseconds};
+use crate::rule::ResolvedRule;
+use crate::rule::lower::{Lowered, NotLowered, lower, nanoseconds};
 
 /// A rule as whoever decides takes it.
 #[derive(Clone, Debug)]
 pub struct SpecRule {
     /// The wire form.
     pub wire: WireRule,
+    /// The patterns of its tests of files.
+    pub globs: Vec<WireGlob>,
     /// The calls.
     pub calls: Vec<CallSlot>,
     /// Which rules its firing puts in force and out of it.
@@ -25,11 +28,23 @@ impl SpecRule {
     /// A rule of a plan. Whoever admitted it has lowered it before.
     pub(super) fn of(plan: &Plan, index: usize) -> Result<Self, BackendError> {
         let rule = plan.rules.get(index).ok_or(BackendError::NotLoaded)?;
+        Self::lowered(rule, plan.arming_of(index)).map_err(|_| BackendError::NotLoaded)
+    }
+
+    /// A rule, lowered.
+    pub(super) fn lowered(rule: &ResolvedRule, arming: Arming) -> Result<Self, Vec<NotLowered>> {
+        let Lowered { wire, globs } = lower(rule)?;
         Ok(Self {
-            wire: lower(rule).map_err(|_| BackendError::NotLoaded)?,
+            wire,
+            globs,
             calls: rule.calls.iter().copied().map(CallSlot::from).collect(),
-            arming: plan.arming_of(index),
+            arming,
         })
+    }
+
+    fn write(&self, index: usize, memory: &Memory) {
+        let rule = (&self.wire, self.globs.as_slice());
+        memory.write_rule(index, rule, self.arming, &self.calls);
     }
 }
 
@@ -58,7 +73,7 @@ impl Spec {
     /// Writes the rules to the memory. Before any of them is in force.
     pub(super) fn write(&self, memory: &Memory) {
         for (index, rule) in self.rules.iter().enumerate() {
-            memory.write_rule(index, &rule.wire, rule.arming, &rule.calls);
+            rule.write(index, memory);
         }
     }
 
@@ -76,7 +91,7 @@ impl Spec {
             return Ok(());
         }
         let rule = SpecRule::of(plan, index)?;
-        memory.write_rule(index, &rule.wire, rule.arming, &rule.calls);
+        rule.write(index, memory);
         self.rules.push(rule);
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Whether a backend carries a whole plan out, from what it says of single actions.
 
-use injector_common::limits::{MAX_CALLER_TESTS, MAX_NR, MAX_RULES, MAX_STEPS, MAX_TESTS};
+use injector_common::limits::{
+    MAX_CALLER_TESTS, MAX_NR, MAX_PATH_TESTS, MAX_RULES, MAX_STEPS, MAX_TESTS,
+};
 
 use super::Unsupported;
 use super::unsupported::Why;
 use crate::plan::Plan;
-use crate::rule::ast::Action;
+use crate::rule::ast::{Action, Integer, Predicate};
 use crate::rule::lower::{NotLowered, lower};
 
 /// Why an action is not carried out by a backend whose callers wait while it decides, and which lets calls run and
@@ -30,12 +32,24 @@ pub(super) fn with_tracer(_: &Action) -> Option<Why> {
     None
 }
 
-/// Whether the whole plan can be carried out by a backend; every part that cannot. `action` says
+/// Why a predicate is not looked at by a backend whose callers wait while it looks; [`None`] where it is.
+pub(super) fn from_outside(_: &Predicate<Integer>) -> Option<Why> {
+    None
+}
+
+/// The same of a backend that looks at calls within the kernel.
+pub(super) fn in_the_kernel(predicate: &Predicate<Integer>) -> Option<Why> {
+    let is_of_files = matches!(predicate, Predicate::Path { .. } | Predicate::Exe { .. });
+    is_of_files.then_some(Why::NotBuiltHere)
+}
+
+/// Whether the whole plan can be carried out by a backend; every part that cannot. `action` and `predicate` say
 /// why the backend does not carry one out; [`None`] where it does.
 pub(super) fn admit(
     plan: &Plan,
     backend: &'static str,
     action: impl Fn(&Action) -> Option<Why>,
+    predicate: impl Fn(&Predicate<Integer>) -> Option<Why>,
 ) -> Result<(), Vec<Unsupported>> {
     let mut problems = Vec::new();
     if plan.rules.len() > MAX_RULES {
@@ -65,6 +79,16 @@ pub(super) fn admit(
                 });
             }
         }
+        for unknown in &rule.preds {
+            if let Some(why) = predicate(unknown) {
+                problems.push(Unsupported::Predicate {
+                    rule: name(),
+                    predicate: unknown.to_string(),
+                    backend,
+                    why,
+                });
+            }
+        }
         for problem in lower(rule).err().unwrap_or_default() {
             problems.push(match problem {
                 NotLowered::Predicate(unknown) => Unsupported::Predicate {
@@ -86,6 +110,16 @@ pub(super) fn admit(
                     rule: name(),
                     number,
                     limit: MAX_CALLER_TESTS,
+                },
+                NotLowered::TooManyPathTests(number) => Unsupported::TooManyPathTests {
+                    rule: name(),
+                    number,
+                    limit: MAX_PATH_TESTS,
+                },
+                NotLowered::Glob(glob, too_large) => Unsupported::Glob {
+                    rule: name(),
+                    glob,
+                    too_large,
                 },
                 NotLowered::ChainTooLong(steps) => Unsupported::ChainTooLong {
                     rule: name(),

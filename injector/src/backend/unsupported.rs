@@ -2,11 +2,15 @@
 
 use injector_common::limits::MAX_FLIPS;
 
+use crate::rule::glob::TooLarge;
+
 /// Why a part is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The mechanism could, and the backend does not do it yet.
     NotBuilt,
+    /// The same, and another backend does it.
+    NotBuiltHere,
     /// No program in the kernel can; a thread has to be held by a tracer.
     NeedsTracer,
 }
@@ -74,6 +78,26 @@ pub enum Unsupported {
         /// How many there may be.
         limit: usize,
     },
+    /// Too many predicates on files.
+    #[error("rule {rule}: {number} predicates on files are more than a rule can have")]
+    TooManyPathTests {
+        /// The rule's name.
+        rule: String,
+        /// How many there are.
+        number: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A pattern of which there is too much.
+    #[error("rule {rule}: `{glob}` is too large a pattern: {too_large}")]
+    Glob {
+        /// The rule's name.
+        rule: String,
+        /// The pattern as written.
+        glob: String,
+        /// What there is too much of.
+        too_large: TooLarge,
+    },
     /// Too many bits to flip.
     #[error("rule {rule}: {number} bits are more than one firing flips")]
     TooManyBits {
@@ -120,6 +144,7 @@ impl Unsupported {
                 Why::NotBuilt => "no backend of this version does it; the rule is well formed and \
                                   will be taken once one does"
                     .into(),
+                Why::NotBuiltHere => "use --backend ptrace, which does".into(),
                 Why::NeedsTracer => {
                     "a thread has to be held for it: use --backend ptrace, which does".into()
                 }
@@ -135,7 +160,8 @@ impl Unsupported {
             Self::TooManyTests { limit, .. } => {
                 format!("at most {limit}, `fd=` included: leave out those that the others imply")
             }
-            Self::TooManyCallerTests { limit, .. } => {
+            Self::Glob { .. } => "make it several rules".into(),
+            Self::TooManyCallerTests { limit, .. } | Self::TooManyPathTests { limit, .. } => {
                 format!("at most {limit}: leave out those that the others imply")
             }
             Self::TooManyBits { .. } => format!("at most {MAX_FLIPS}"),

@@ -410,10 +410,10 @@ mod tests {
 
     use super::*;
     use crate::backend::decider::{Asked, Caller, Decider};
+    use crate::backend::files::{Files, NoFiles};
     use crate::backend::memory::CallSlot;
     use crate::backend::spec::{Spec, SpecRule};
     use crate::plan::Arming;
-    use crate::rule::lower::lower;
     use crate::rule::{RuleText, compile};
     use crate::sys::time::monotonic_ns;
 
@@ -437,6 +437,10 @@ mod tests {
         fn data(&self) -> Data {
             Data::NONE
         }
+
+        fn files(&self) -> impl Files {
+            NoFiles
+        }
     }
 
     fn stay_of(rules: &[&str]) -> Stay {
@@ -446,9 +450,8 @@ mod tests {
             rules: rules
                 .iter()
                 .map(|rule| SpecRule {
-                    wire: lower(rule).unwrap(),
                     calls: vec![CALL],
-                    arming: Arming::default(),
+                    ..SpecRule::lowered(rule, Arming::default()).unwrap()
                 })
                 .collect(),
             seed: 7,

@@ -7,20 +7,25 @@ use injector_common::args::{
     ARG_DESCRIPTOR, OP_ANY_BIT, OP_EQUAL, OP_GREATER, OP_LESS, OP_NEGATIVE,
 };
 use injector_common::caller::{CALLER_IS, CALLER_IS_NOT};
-use injector_common::limits::{MAX_CALLER_TESTS, MAX_FLIPS, MAX_POSITION, MAX_STEPS, MAX_TESTS};
+use injector_common::glob::{PATH_IS, PATH_IS_NOT};
+use injector_common::limits::{
+    MAX_CALLER_TESTS, MAX_FLIPS, MAX_PATH_TESTS, MAX_POSITION, MAX_STEPS, MAX_TESTS,
+};
 use injector_common::rule::{
     ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
     ACT_CORRUPT, ACT_DELAY, ACT_EDITS, ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL,
     ACT_STOP,
 };
 use injector_common::{
-    ArgKinds, CallerFact, CallerFacts, DataKind, Scope as WireScope, WireCallerTest, WireRule,
-    WireStep, WireTest, WireWait,
+    ArgKinds, CallerFact, CallerFacts, DataKind, FileSide, Scope as WireScope, WireCallerTest,
+    WireGlob, WirePathTest, WireRule, WireStep, WireTest, WireWait,
 };
 
 use super::ast::{
     Action, After, ArgOp, CommOf, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope, Short,
+    Side,
 };
+use super::glob::{Glob, TooLarge};
 use super::{ResolvedRule, Step};
 use crate::syscall::{CallId, DataPlace, Direction, arg_width, by_id};
 
@@ -35,6 +40,10 @@ pub enum NotLowered {
     TooManyTests(usize),
     /// More predicates on who calls than a rule can have; how many there are.
     TooManyCallerTests(usize),
+    /// More predicates on files than a rule can have; how many there are.
+    TooManyPathTests(usize),
+    /// A pattern of which there is too much; as written.
+    Glob(String, TooLarge),
     /// More steps than a chain can have; how many there are, the closing `off` included.
     ChainTooLong(usize),
     /// The calls that the chain's steps span, more than can be counted.
@@ -46,8 +55,17 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A rule as whoever decides takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lowered {
+    /// Its wire form.
+    pub wire: WireRule,
+    /// The patterns of its tests of files, in their order.
+    pub globs: Vec<WireGlob>,
+}
+
 /// Lowers a rule.
-pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
+pub fn lower(rule: &ResolvedRule) -> Result<Lowered, Vec<NotLowered>> {
     let mut problems = Vec::new();
     let mut wire = WireRule {
         key: rule.key,
@@ -75,10 +93,20 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
     } as u32;
 
     let (mut tests, mut callers) = (Vec::new(), Vec::new());
+    let (mut paths, mut globs) = (Vec::new(), Vec::new());
     for predicate in &rule.preds {
         match lower_predicate(predicate) {
             Some(Test::Argument(test)) => tests.push(test),
             Some(Test::Caller(test)) => callers.push(test),
+            Some(Test::Path(test, glob)) => match glob.wire() {
+                Ok(glob) => {
+                    paths.push(test);
+                    globs.push(glob);
+                }
+                Err(too_large) => {
+                    problems.push(NotLowered::Glob(glob.as_str().to_owned(), too_large));
+                }
+            },
             None => problems.push(NotLowered::Predicate(predicate.clone())),
         }
     }
@@ -86,6 +114,11 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
         problems.push(NotLowered::TooManyCallerTests(callers.len()));
     } else {
         wire.callers[..callers.len()].copy_from_slice(&callers);
+    }
+    if paths.len() > MAX_PATH_TESTS {
+        problems.push(NotLowered::TooManyPathTests(paths.len()));
+    } else {
+        wire.paths[..paths.len()].copy_from_slice(&paths);
     }
     if tests.len() > MAX_TESTS {
         problems.push(NotLowered::TooManyTests(tests.len()));
@@ -124,21 +157,27 @@ pub fn lower(rule: &ResolvedRule) -> Result<WireRule, Vec<NotLowered>> {
     wire.steps_len = u16::try_from(steps.len()).unwrap_or(0);
     wire.edits = u16::from(steps.iter().any(|step| step.actions & ACT_EDITS != 0));
     wire.steps[..steps.len()].copy_from_slice(&steps);
-    Ok(wire)
+    Ok(Lowered { wire, globs })
 }
 
 /// What a predicate is as a test.
-enum Test {
+enum Test<'a> {
     Argument(WireTest),
     Caller(WireCallerTest),
+    Path(WirePathTest, &'a Glob),
 }
 
 /// A predicate as a test; [`None`] where it has no wire form.
-fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test> {
+fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test<'_>> {
     let caller = |fact: CallerFact, negated: bool, value| {
         let op = if negated { CALLER_IS_NOT } else { CALLER_IS };
         let fact = fact as u32;
         Test::Caller(WireCallerTest { value, fact, op })
+    };
+    let path = |side: FileSide, negated: bool, glob| {
+        let op = if negated { PATH_IS_NOT } else { PATH_IS };
+        let side = side as u32;
+        Some(Test::Path(WirePathTest { side, op }, glob))
     };
     let argument = match predicate {
         Predicate::Fd { negated, fd } => WireTest {
@@ -180,7 +219,20 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test> {
         Predicate::Uid { negated, uid } => {
             return Some(caller(CallerFact::Uid, *negated, CallerFacts::uid(*uid)));
         }
-        Predicate::Path { .. } | Predicate::Socket { .. } | Predicate::Exe { .. } => return None,
+        Predicate::Path {
+            side,
+            negated,
+            glob,
+        } => {
+            let side = match side {
+                Side::Any => FileSide::Any,
+                Side::From => FileSide::From,
+                Side::To => FileSide::To,
+            };
+            return path(side, *negated, glob);
+        }
+        Predicate::Exe { negated, glob } => return path(FileSide::Executable, *negated, glob),
+        Predicate::Socket { .. } => return None,
     };
     Some(Test::Argument(argument))
 }
@@ -314,7 +366,9 @@ mod tests {
     use crate::rule::{RuleText, compile};
 
     fn lowered(rule: &str) -> WireRule {
-        lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap()
+        lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0])
+            .unwrap()
+            .wire
     }
 
     fn refused(rule: &str) -> Vec<NotLowered> {
@@ -434,7 +488,7 @@ mod tests {
     #[test]
     fn a_rule_keeps_its_key_its_sequence_and_its_scope() {
         let rule = compile(&[RuleText::new("fsync=EIO@3..9+2,50%,max:4,per:thread")]).unwrap();
-        let wire = lower(&rule.rules[0]).unwrap();
+        let wire = lower(&rule.rules[0]).unwrap().wire;
         assert_eq!(wire.key, rule.rules[0].key);
         assert_ne!(wire.key, 0);
         assert_eq!((wire.first, wire.last, wire.step, wire.max), (3, 9, 2, 4));
@@ -517,11 +571,42 @@ mod tests {
             [NotLowered::TooManyTests(MAX_TESTS + 1)]
         );
         assert!(matches!(
-            refused("write(path=*.db,fd=3,exe=/bin/cat)=EIO")[..],
+            refused("write(peer=unix:/a,fd=3,addr=:80)=EIO")[..],
             [
-                NotLowered::Predicate(Predicate::Path { .. }),
-                NotLowered::Predicate(Predicate::Exe { .. })
+                NotLowered::Predicate(Predicate::Socket { .. }),
+                NotLowered::Predicate(Predicate::Socket { .. })
             ]
+        ));
+    }
+
+    #[test]
+    fn predicates_on_files_become_tests_and_patterns() {
+        let rule = "rename(path=*.db,from!=/a/*,to=/b,exe=/bin/cat)=EIO";
+        let lowered = lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap();
+        let tests = [
+            (FileSide::Any, PATH_IS),
+            (FileSide::From, PATH_IS_NOT),
+            (FileSide::To, PATH_IS),
+            (FileSide::Executable, PATH_IS),
+        ];
+        let tests = tests.map(|(side, op)| WirePathTest {
+            side: side as u32,
+            op,
+        });
+        assert!(lowered.wire.has_paths());
+        assert_eq!(lowered.wire.paths, tests);
+        let globs = ["*.db", "/a/*", "/b", "/bin/cat"];
+        assert_eq!(
+            lowered.globs,
+            globs.map(|glob| Glob::new(glob).unwrap().wire().unwrap())
+        );
+        let many: Vec<_> = (0..5).map(|glob| format!("path=*.{glob}")).collect();
+        let many = format!("fsync({})=EIO", many.join(","));
+        assert_eq!(refused(&many), [NotLowered::TooManyPathTests(5)]);
+        let long = "a".repeat(321);
+        assert!(matches!(
+            &refused(&format!("fsync(path={long})=EIO"))[..],
+            [NotLowered::Glob(glob, _)] if *glob == long
         ));
     }
 

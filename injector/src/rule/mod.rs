@@ -16,7 +16,7 @@ mod error;
 pub mod file;
 #[cfg(test)]
 mod generate;
-mod glob;
+pub mod glob;
 mod key;
 pub mod lower;
 mod near;

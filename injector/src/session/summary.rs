@@ -200,6 +200,10 @@ impl Summary {
                     "calls passed: too many threads raced for the chain",
                 ),
                 (
+                    report.unseen,
+                    "calls passed: their files could not be looked at",
+                ),
+                (
                     report.scopes_full,
                     "calls passed: no room for another counter",
                 ),
@@ -265,6 +269,7 @@ impl Summary {
                     "shadowed": report.shadowed,
                     "contended": report.contended,
                     "scopes_full": report.scopes_full,
+                    "unseen": report.unseen,
                     "why_not": (report.fired == 0).then(|| why_not(rule, report, self.seen.as_deref(), plan)),
                 })
             })

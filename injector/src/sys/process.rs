@@ -321,6 +321,13 @@ pub fn effective_capabilities() -> u64 {
     set.unwrap_or(0)
 }
 
+/// Whether this process may look into others' memory, and trace them, whoever they are.
+pub fn may_trace() -> bool {
+    /// `CAP_SYS_PTRACE` of include/uapi/linux/capability.h.
+    const SYS_PTRACE: u32 = 19;
+    effective_capabilities() >> SYS_PTRACE & 1 == 1
+}
+
 /// `CAP_SYS_ADMIN` of include/uapi/linux/capability.h.
 pub const SYS_ADMIN: u32 = 21;
 

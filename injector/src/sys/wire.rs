@@ -1,6 +1,6 @@
 //! Values that cross to the kernel program, or to another process of finject's, as their bytes.
 
-use injector_common::{ArgKinds, Event, Mark, ScopeCell, ScopeKey, Target, WireRule};
+use injector_common::{ArgKinds, Event, Mark, ScopeCell, ScopeKey, Target, WireGlob, WireRule};
 
 /// A value that may be copied as its bytes.
 ///
@@ -10,6 +10,8 @@ use injector_common::{ArgKinds, Event, Mark, ScopeCell, ScopeKey, Target, WireRu
 pub unsafe trait Wire: Copy {}
 // SAFETY: asserted in injector-common: sizes without padding, integers only.
 unsafe impl Wire for WireRule {}
+// SAFETY: as above.
+unsafe impl Wire for WireGlob {}
 // SAFETY: as above.
 unsafe impl Wire for Target {}
 // SAFETY: as above.

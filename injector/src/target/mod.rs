@@ -4,3 +4,4 @@ pub mod launch;
 pub mod process;
 pub mod select;
 pub mod users;
+pub mod view;

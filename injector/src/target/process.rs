@@ -166,6 +166,14 @@ impl Proc {
         }
     }
 
+    /// What Yama allows; 0 where there is no Yama. Documentation/admin-guide/LSM/Yama.rst.
+    pub fn yama_scope(&self) -> u8 {
+        let text = fs::read_to_string(self.root.join("sys/kernel/yama/ptrace_scope"));
+        text.ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
     /// All processes that there are now.
     pub fn processes(&self) -> Vec<Process> {
         let Ok(entries) = fs::read_dir(&self.root) else {

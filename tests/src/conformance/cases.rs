@@ -11,6 +11,13 @@ use super::{
         a_share_is_left, data_is_cut_and_corrupted, data_is_cut_before_it_is_corrupted,
         data_of_a_32_bit_caller_is_cut_and_corrupted, nothing_is_cut_where_nothing_can_be,
     },
+    files::{
+        a_32_bit_callers_files_are_told_apart, a_directory_may_come_and_go,
+        a_file_is_hit_by_whatever_name, a_pattern_may_begin_anywhere,
+        a_plain_name_is_a_file_by_all_its_names, names_have_sides,
+        other_files_are_hit_where_a_rule_says_not, paths_are_those_that_the_program_sees,
+        the_program_is_asked_for,
+    },
     waits::{
         a_call_waits_after_it_has_run, a_call_waits_and_then_fails, a_call_waits_and_then_runs,
         a_handler_may_jump_out_of_a_held_call, a_handler_may_run_before_a_held_call,
@@ -108,6 +115,15 @@ cases! {
     a_call_that_is_cut_waits_and_lies: "write=delay:20ms+short:3+after:EIO@2" needs Data,
     a_call_that_fails_has_no_data_that_is_changed: "pwrite64=short:3@2" needs Data,
     data_of_a_32_bit_caller_is_cut_and_corrupted: "write=short:3@2" needs Data,
+    a_file_is_hit_by_whatever_name: "fsync(path=/a/**)=EIO" needs Files,
+    other_files_are_hit_where_a_rule_says_not: "fsync(path!=/a/**)=EIO" needs Files,
+    a_pattern_may_begin_anywhere: "fsync(path=*.db)=EIO" needs Files,
+    a_plain_name_is_a_file_by_all_its_names: "fsync(path=/a)=EIO" needs Files,
+    a_directory_may_come_and_go: "fsync(path=/a/**)=EIO" needs Files,
+    names_have_sides: "rename(from=/a/**)=EIO" needs Files,
+    paths_are_those_that_the_program_sees: "fsync(path=/a/**)=EIO" needs Files,
+    the_program_is_asked_for: "fsync(exe=/a)=EIO" needs Files,
+    a_32_bit_callers_files_are_told_apart: "fsync(path=/a/**)=EIO" needs Files,
 }
 
 /// musl: all calls come from the loader's mapping. The program opens one file, by open(2), and the

@@ -3,10 +3,10 @@
 use injector_common::rule::{ACT_DELAY, ACT_RESULT};
 
 use super::*;
+use crate::backend::files::NoFiles;
 use crate::backend::recorder::Recorder;
 use crate::backend::spec::SpecRule;
 use crate::plan::Arming;
-use crate::rule::lower::lower;
 use crate::rule::{RuleText, compile};
 
 const CALL: CallSlot = CallSlot {
@@ -28,12 +28,9 @@ fn decider(rules: &[&str], dry_run: bool) -> Decider {
         rules: rules
             .iter()
             .map(|rule| {
-                let calls = rule.calls.iter().copied().map(CallSlot::from);
-                SpecRule {
-                    wire: lower(rule).unwrap(),
-                    calls: calls.filter(|call| !call.compat).collect(),
-                    arming: Arming::default(),
-                }
+                let mut rule = SpecRule::lowered(rule, Arming::default()).unwrap();
+                rule.calls.retain(|call| !call.compat);
+                rule
             })
             .collect(),
         seed: 7,
@@ -65,6 +62,10 @@ impl Asked for By {
     fn data(&self) -> Data {
         Data::NONE
     }
+
+    fn files(&self) -> impl Files {
+        NoFiles
+    }
 }
 
 /// Nothing is to be asked.
@@ -81,6 +82,10 @@ impl Asked for Unasked {
 
     fn data(&self) -> Data {
         panic!("no rule changes data")
+    }
+
+    fn files(&self) -> impl Files {
+        NoFiles
     }
 }
 

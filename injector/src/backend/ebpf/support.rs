@@ -10,7 +10,7 @@ pub const NAME: &str = "ebpf";
 /// Whether the whole plan can be carried out; every part that cannot.
 pub fn admit(plan: &Plan) -> Result<(), Vec<Unsupported>> {
     // A tracer acts for the program.
-    support::admit(plan, NAME, support::with_tracer)
+    support::admit(plan, NAME, support::with_tracer, support::in_the_kernel)
 }
 
 /// Whether a plan's rules need calls that are overridden. What comes once a call has run does not: its thread is stopped

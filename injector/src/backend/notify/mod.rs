@@ -17,17 +17,18 @@ use self::supervisor::{SETTLING, Supervisor, processors};
 use super::bell::Bell;
 use super::decider::Decider;
 use super::launching::{self, filter_of, gains_nothing, image};
-use super::memory::Memory;
+use super::memory::{CallSlot, Memory};
 use super::recorder::{self, Recorder};
 use super::ring::{Receiver, ring};
-use super::spec::Spec;
+use super::spec::{Spec, SpecRule};
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
-use crate::sys::process::{has_hung_up, is_privileged};
+use crate::sys::process::{has_hung_up, is_privileged, may_trace};
 use crate::sys::seccomp::{Answer, InFlight, Listener, To};
 use crate::sys::time::{Timer, monotonic_ns};
+use crate::syscall::roles;
 use crate::target::process::{Proc, Tgid};
 
 /// The backend's name.
@@ -77,6 +78,18 @@ impl Notify {
     fn running(&mut self) -> Result<&mut Running, BackendError> {
         self.running.as_mut().ok_or(BackendError::NotLoaded)
     }
+}
+
+/// Whether the keeper can look at what a rule asks for: it is no ancestor of the command's processes, as Yama asks of
+/// whoever reads the names in their memory.
+fn can_look(rule: &SpecRule) -> Result<(), BackendError> {
+    let names = |call: &CallSlot| !roles((*call).into()).paths.is_empty();
+    let scope = Proc::default().yama_scope();
+    let is_kept_out = scope > 0 && !may_trace();
+    if is_kept_out && rule.wire.has_paths() && rule.calls.iter().any(names) {
+        return Err(BackendError::NamesUnread(scope));
+    }
+    Ok(())
 }
 
 impl Drop for Running {
@@ -138,6 +151,9 @@ impl Backend for Notify {
         let Targets::Launched(launch) = &plan.targets else {
             return Err(BackendError::NotLoaded);
         };
+        for rule in &spec.rules {
+            can_look(rule)?;
+        }
         let filter = filter_of(spec, To::Listener);
         let in_flight = Arc::new(InFlight::new(processors().clamp(2, 8))?);
         let (command, listener, latch) = Command::start(&image(launch), &filter, is_privileged())?;
@@ -190,6 +206,7 @@ impl Backend for Notify {
     }
 
     fn join(&mut self, plan: &Plan, rule: usize) -> Result<Vec<String>, BackendError> {
+        can_look(&SpecRule::of(plan, rule)?)?;
         let spec = self.spec.as_mut().ok_or(BackendError::NotLoaded)?;
         launching::join(spec, plan, rule, To::Listener, &self.memory)?;
         Ok(Vec::new())

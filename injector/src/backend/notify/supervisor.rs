@@ -18,6 +18,7 @@ use super::crew::{Advice, Crew, Queue};
 use super::parking::{Parked, Parking};
 use crate::backend::bell::Bell;
 use crate::backend::decider::{Asked, Caller};
+use crate::backend::files::{CallFiles, Files};
 use crate::backend::firing::Fate;
 use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
@@ -242,10 +243,7 @@ impl Work<'_> {
             return false;
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = AskedOf {
-            recorder,
-            tid: call.tid,
-        };
+        let asked = AskedOf { recorder, call };
         let decided = recorder.decider.decide(slot_of(call), &call.args, &asked);
         if decided.disarms {
             // Threads may wait for rules that are out of force from here on.
@@ -527,20 +525,27 @@ impl Work<'_> {
 /// A call that a thread waits for the answer of.
 struct AskedOf<'a> {
     recorder: &'a Recorder,
-    tid: u32,
+    call: &'a Notification,
 }
 
 impl Asked for AskedOf<'_> {
     fn caller(&self) -> Option<Caller> {
-        self.recorder.caller(self.tid)
+        self.recorder.caller(self.call.tid)
     }
 
     fn caller_facts(&self) -> Option<CallerFacts> {
-        self.recorder.caller_facts(self.tid)
+        self.recorder.caller_facts(self.call.tid)
     }
 
     /// No call of this backend's is changed.
     fn data(&self) -> Data {
         Data::NONE
+    }
+
+    fn files(&self) -> impl Files {
+        let Notification { tid, args, .. } = self.call;
+        // A thread that is gone has none.
+        let tgid = self.caller().map_or(*tid, |caller| caller.tgid);
+        CallFiles::of(tgid, *tid, slot_of(self.call), args)
     }
 }

@@ -45,7 +45,7 @@ use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets};
 use crate::sys::helper::{Helper, Orphaned, pipe};
 use crate::sys::launch::Command;
-use crate::sys::process::is_privileged;
+use crate::sys::process::{is_privileged, may_trace};
 use crate::sys::seccomp::To;
 use crate::sys::time::monotonic_ns;
 use crate::syscall::CallId;
@@ -115,7 +115,7 @@ impl TraceError {
             let source = std::io::Error::from_raw_os_error(errno);
             return Self::Other { tid, source };
         }
-        match yama_scope() {
+        match proc.yama_scope() {
             scope @ 1..=2 if !may_trace() => Self::Yama(scope),
             scope @ 3.. => Self::Yama(scope),
             _ => Self::NotPermitted(tid),
@@ -149,20 +149,6 @@ impl TraceError {
             }
         }
     }
-}
-
-/// What Yama allows; 0 where there is no Yama. Documentation/admin-guide/LSM/Yama.rst.
-fn yama_scope() -> u8 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    text.ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-/// CAP_SYS_PTRACE of include/uapi/linux/capability.h.
-fn may_trace() -> bool {
-    const SYS_PTRACE: u32 = 19;
-    crate::sys::process::effective_capabilities() >> SYS_PTRACE & 1 == 1
 }
 
 /// The backend.

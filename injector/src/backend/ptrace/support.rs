@@ -6,5 +6,5 @@ use crate::plan::Plan;
 
 /// Whether the whole plan can be carried out; every part that cannot.
 pub fn admit(plan: &Plan) -> Result<(), Vec<Unsupported>> {
-    support::admit(plan, NAME, support::with_tracer)
+    support::admit(plan, NAME, support::with_tracer, support::from_outside)
 }

@@ -19,6 +19,7 @@ use super::sleep::{self, Sleep};
 use super::stopping::Stopped;
 use super::tracer::{Mode, Shared, Tracer, Work};
 use crate::backend::decider::{Asked, Caller};
+use crate::backend::files::{CallFiles, Files};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
@@ -705,5 +706,9 @@ impl Asked for AskedOf<'_, '_> {
     fn data(&self) -> Data {
         self.tracing
             .data(self.process, self.thread, self.call, self.args)
+    }
+
+    fn files(&self) -> impl Files {
+        CallFiles::of(self.process, self.thread, self.call, self.args)
     }
 }
