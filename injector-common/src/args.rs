@@ -67,6 +67,12 @@ impl ArgKinds {
         self.0 & SENDS != 0
     }
 
+    /// Which argument (1 to 6) is the call's descriptor; 0 where it has none.
+    #[inline(always)]
+    pub const fn descriptor(self) -> u32 {
+        self.0 >> DESCRIPTOR & 7
+    }
+
     /// Says which argument (1 to 6) is the call's descriptor.
     #[must_use]
     pub const fn with_descriptor(self, arg: u32) -> Self {
@@ -128,7 +134,7 @@ impl WireTest {
     const fn place(&self, kinds: ArgKinds) -> Option<(usize, u32)> {
         let of_descriptor = self.arg == ARG_DESCRIPTOR;
         let arg = if of_descriptor {
-            kinds.0 >> DESCRIPTOR & 7
+            kinds.descriptor()
         } else {
             self.arg
         };

@@ -165,9 +165,15 @@ impl WireGlob {
     };
 
     /// A part of an alternative, from the lowest up.
-    pub fn part(&self, alternative: WireAlternative, index: u16) -> WirePart {
-        let at = usize::from(alternative.first) + usize::from(index);
-        self.parts.get(at).copied().unwrap_or(WirePart::NONE)
+    #[inline(always)]
+    pub const fn part(&self, alternative: WireAlternative, index: u32) -> WirePart {
+        let at = alternative.first as usize + index as usize;
+        self.parts[at & (MAX_GLOB_PARTS - 1)]
+    }
+
+    #[inline(always)]
+    const fn token(&self, at: u32) -> u16 {
+        self.tokens[at as usize & (MAX_GLOB_TOKENS - 1)]
     }
 
     /// The tokens of a part; none where it is any number of names.
@@ -184,74 +190,148 @@ impl WireGlob {
 
     /// Where it stands behind one more name.
     pub fn step(&self, alternative: WireAlternative, states: u64, name: &[u8]) -> u64 {
-        let mut next = 0;
-        let mut index = 0;
-        while index < alternative.parts {
-            if states >> index & 1 != 0 {
-                let part = self.part(alternative, index);
-                next |= match part.len {
-                    // This was the name that there has to be.
-                    WirePart::ACROSS if index == 0 => 3,
-                    WirePart::ACROSS => 1 << index,
-                    _ if self.is_name(self.tokens_of(part), name) => 2 << index,
-                    _ => 0,
-                };
-            }
-            index += 1;
-        }
-        self.over_none(alternative, next)
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        let mut step = Step::new(states);
+        let byte = |at: u32| name.get(at as usize).copied().unwrap_or(0);
+        while !step.turn(self, alternative, Some(length), byte) {}
+        self.over_none(alternative, step.next)
     }
 
     /// With the parts left out that may be no name at all.
-    fn over_none(&self, alternative: WireAlternative, mut states: u64) -> u64 {
-        let mut index = 1;
-        while index < alternative.parts {
-            let is_across = self.part(alternative, index).len == WirePart::ACROSS;
-            states |= (states >> index & u64::from(is_across)) << (index + 1);
-            index += 1;
-        }
-        states
+    fn over_none(&self, alternative: WireAlternative, states: u64) -> u64 {
+        let mut step = Step::new(states);
+        while !step.turn(self, alternative, None, |_| 0) {}
+        step.states
     }
 
-    /// Whether tokens are a whole name: a star takes as little as it can, and more where the rest does not fit.
-    fn is_name(&self, tokens: &[u16], name: &[u8]) -> bool {
-        let (mut token, mut byte) = (0, 0);
-        let mut star: Option<(usize, usize)> = None;
-        loop {
-            match tokens.get(token) {
-                Some(&TOKEN_STAR) => {
-                    token += 1;
-                    star = Some((token, byte));
-                    continue;
-                }
-                Some(&wanted) if name.get(byte).is_some_and(|byte| self.takes(wanted, *byte)) => {
-                    (token, byte) = (token + 1, byte + 1);
-                    continue;
-                }
-                None if byte == name.len() => return true,
-                _ => {}
-            }
-            let Some((behind, taken)) = star else {
-                return false;
-            };
-            if taken == name.len() {
-                return false;
-            }
-            (token, byte) = (behind, taken + 1);
-            star = Some((behind, taken + 1));
-        }
-    }
-
-    fn takes(&self, token: u16, byte: u8) -> bool {
+    #[inline(always)]
+    const fn takes(&self, token: u16, byte: u8) -> bool {
         match token {
             TOKEN_ANY => true,
-            0..=0xff => token == u16::from(byte),
+            0..=0xff => token == byte as u16,
             class => {
-                let number = usize::from(class.wrapping_sub(TOKEN_CLASS));
-                let class = self.classes.get(number);
-                class.is_some_and(|class| class[usize::from(byte >> 6)] >> (byte & 63) & 1 != 0)
+                let class = &self.classes[class as usize & (MAX_GLOB_CLASSES - 1)];
+                class[(byte >> 6) as usize & 3] >> (byte & 63) & 1 != 0
             }
         }
+    }
+}
+
+/// A match on its way over one name, in turns that take no more than a few instructions each: the verifier walks one of them,
+/// and the kernel's loop makes as many as there are.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Step {
+    /// Where it stands before the name. Once all turns are over, with the parts left out that may be no name at all.
+    pub states: u64,
+    /// Where it stands behind the name, before such parts are left out.
+    pub next: u64,
+    /// The part that is looked at.
+    part: u32,
+    /// 1 in the middle of the part.
+    is_within: u32,
+    /// The next token, and the first one behind the part's.
+    token: u32,
+    end: u32,
+    /// The next byte of the name.
+    byte: u32,
+    /// What is behind the last star, 0 for none, and the next byte that it may take.
+    star: u32,
+    star_byte: u32,
+}
+
+impl Step {
+    /// Before a name.
+    #[inline(always)]
+    pub const fn new(states: u64) -> Self {
+        Self {
+            states,
+            next: 0,
+            part: 0,
+            is_within: 0,
+            token: 0,
+            end: 0,
+            byte: 0,
+            star: 0,
+            star_byte: 0,
+        }
+    }
+
+    /// One turn; whether it was the last. The name has that many bytes; with [`None`] there is none, and only what may be
+    /// no name is gone over.
+    #[inline(always)]
+    pub fn turn(
+        &mut self,
+        glob: &WireGlob,
+        alternative: WireAlternative,
+        length: Option<u32>,
+        byte: impl FnOnce(u32) -> u8,
+    ) -> bool {
+        if self.is_within != 0 {
+            self.go_on(glob, length.unwrap_or(0), byte);
+            return false;
+        }
+        if self.part >= u32::from(alternative.parts) {
+            return true;
+        }
+        let at = self.part & 63;
+        if self.states >> at & 1 != 0 {
+            let part = glob.part(alternative, at);
+            if part.len != WirePart::ACROSS {
+                if length.is_some() {
+                    self.token = u32::from(part.at);
+                    self.end = u32::from(part.at) + u32::from(part.len);
+                    (self.byte, self.star) = (0, 0);
+                    self.is_within = 1;
+                    return false;
+                }
+            } else if at == 0 {
+                // This is the name that there has to be.
+                self.next |= 3;
+            } else {
+                self.next |= 1 << at;
+                self.states |= 2 << at;
+            }
+        }
+        self.part += 1;
+        false
+    }
+
+    /// In the middle of a part: a star takes as little as it can, and more where the rest does not fit.
+    #[inline(always)]
+    fn go_on(&mut self, glob: &WireGlob, length: u32, byte: impl FnOnce(u32) -> u8) {
+        if self.token != self.end {
+            let token = glob.token(self.token);
+            if token == TOKEN_STAR {
+                self.token += 1;
+                if self.token == self.end {
+                    self.ends(true);
+                }
+                (self.star, self.star_byte) = (self.token, self.byte);
+                return;
+            }
+            if self.byte < length && glob.takes(token, byte(self.byte)) {
+                self.token += 1;
+                self.byte += 1;
+                return;
+            }
+        } else if self.byte == length {
+            self.ends(true);
+            return;
+        }
+        if self.star == 0 || self.star_byte >= length {
+            self.ends(false);
+            return;
+        }
+        self.star_byte += 1;
+        (self.token, self.byte) = (self.star, self.star_byte);
+    }
+
+    #[inline(always)]
+    fn ends(&mut self, is_name: bool) {
+        self.next |= u64::from(is_name) << 1 << (self.part & 63);
+        self.part += 1;
+        self.is_within = 0;
     }
 }
 
@@ -266,3 +346,6 @@ const _: () = assert!(
 const _: () = assert!(size_of::<WireGlob>().is_multiple_of(8));
 // A match stands at one of the parts, or behind the last.
 const _: () = assert!(MAX_GLOB_PARTS < 64);
+const _: () = assert!(MAX_GLOB_PARTS.is_power_of_two() && MAX_GLOB_TOKENS.is_power_of_two());
+const _: () = assert!(MAX_GLOB_CLASSES.is_power_of_two());
+const _: () = assert!(MAX_GLOB_ALTERNATIVES.is_power_of_two());

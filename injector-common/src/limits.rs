@@ -18,17 +18,22 @@ pub const MAX_CALLER_TESTS: usize = 4;
 /// Predicates on files (`path=`, `from=`, `to=`, `exe=`) that a rule can have.
 pub const MAX_PATH_TESTS: usize = 4;
 
-/// Bytes of a pattern's names and wildcards, all alternatives together: a name has at most 255.
-pub const MAX_GLOB_TOKENS: usize = 320;
+/// Bytes of a pattern's names and wildcards, all alternatives together: a name has at most 255. This and what follows are
+/// powers of two, since the verifier takes a mask for a bound.
+pub const MAX_GLOB_TOKENS: usize = 512;
 
 /// Names of a pattern, all alternatives together.
-pub const MAX_GLOB_PARTS: usize = 40;
+pub const MAX_GLOB_PARTS: usize = 32;
 
 /// Classes (`[..]`) of a pattern.
 pub const MAX_GLOB_CLASSES: usize = 4;
 
 /// Alternatives of a pattern: what its `{ }` make of it.
 pub const MAX_GLOB_ALTERNATIVES: usize = 8;
+
+/// Turns of one match of a file within the kernel: some for each name of its path, and one for each byte that is compared. A
+/// path has at most 4096 bytes.
+pub const MAX_WALK: u32 = 1 << 16;
 
 /// System-call numbers of one ABI lie below this (x86-64 ended at 467 in Linux 6.12, and numbers
 /// are given out one by one; i386 shares the new ones).

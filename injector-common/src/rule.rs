@@ -267,7 +267,7 @@ impl WireRule {
 
     /// Whether it has to be known how the call's arguments are read.
     pub const fn looks_at_args(&self) -> bool {
-        self.has_tests() || self.has_edits()
+        self.has_tests() || self.has_edits() || self.has_paths()
     }
 
     /// Whether the call's arguments are looked at before it counts.

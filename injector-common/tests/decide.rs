@@ -507,6 +507,7 @@ fn numbers_on_the_wire_are_these() {
     let targets = core::mem::offset_of!(injector_common::Shared, targets);
     let marks = core::mem::offset_of!(injector_common::Shared, marks);
     let beginning = core::mem::offset_of!(injector_common::Shared, beginning);
+    let globs = core::mem::offset_of!(injector_common::Shared, globs);
     assert_eq!(
         beginning - marks,
         4096 * 360,
@@ -514,10 +515,12 @@ fn numbers_on_the_wire_are_these() {
     );
     assert_eq!(kinds - calls, 8 * 1024, "two ABIs of 512 numbers");
     assert_eq!(targets - kinds, 4 * 1024, "the same, four bytes each");
-    for bits in [
-        marks - targets,
-        size_of::<injector_common::Shared>() - beginning,
-    ] {
+    assert_eq!(
+        size_of::<injector_common::Shared>() - globs,
+        64 * 4 * 1344,
+        "four patterns a rule"
+    );
+    for bits in [marks - targets, globs - beginning] {
         assert_eq!(bits, 4_194_304 / 8, "a bit a process id");
     }
 }

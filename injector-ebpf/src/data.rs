@@ -135,14 +135,7 @@ pub fn read(compat: bool, kinds: ArgKinds, data: &mut Data) -> u64 {
 /// that what it has on the stack is gone when parts are added up.
 #[inline(never)]
 fn file_of(fd: u32) -> u64 {
-    let task = Task::current();
-    let pointer = |base: *const u8, offset: u32| facts::read::<Pointer>(base, offset).0;
-    let table = pointer(pointer(task.address(), maps::off_files()), maps::off_fdt());
-    let most: u32 = facts::read(table, maps::off_max_fds());
-    let is_there = below(fd.into(), most.into());
-    let array = pointer(table, maps::off_fd());
-    // What is read where nothing is, is 0.
-    let file = pointer(array.wrapping_add(8 * fd as usize * is_there as usize), 0);
+    let (file, is_there) = file_at(fd);
     let mode: u16 = facts::read(pointer(file, maps::off_inode()), maps::off_mode());
     let flags: u32 = facts::read(file, maps::off_file_flags());
     let stream: u16 = facts::read(pointer(file, maps::off_private()), maps::off_socket_type());
@@ -153,6 +146,31 @@ fn file_of(fd: u32) -> u64 {
     // `O_DIRECT`, of files.
     let is_direct = is_file & u64::from(flags / O_DIRECT & 1);
     can_be_cut | (1 + is_direct * (Data::BLOCK - 1)) << 1
+}
+
+/// The file behind a descriptor; null where there is none.
+#[inline(always)]
+pub fn open_file(fd: u32) -> *const u8 {
+    let (file, is_there) = file_at(fd);
+    (file as usize * is_there as usize) as *const u8
+}
+
+/// What lies at a descriptor's place, and 1 where the descriptor is below the end of the table.
+#[inline(always)]
+fn file_at(fd: u32) -> (*const u8, u64) {
+    let task = Task::current();
+    let table = pointer(pointer(task.address(), maps::off_files()), maps::off_fdt());
+    let most: u32 = facts::read(table, maps::off_max_fds());
+    let is_there = below(fd.into(), most.into());
+    let array = pointer(table, maps::off_fd());
+    // What is read where nothing is, is 0.
+    let file = pointer(array.wrapping_add(8 * fd as usize * is_there as usize), 0);
+    (file, is_there)
+}
+
+#[inline(always)]
+fn pointer(base: *const u8, offset: u32) -> *const u8 {
+    facts::read::<Pointer>(base, offset).0
 }
 
 /// A pointer of the kernel's.

@@ -17,6 +17,7 @@ pub mod atomic;
 pub mod data;
 pub mod emit;
 pub mod facts;
+pub mod files;
 pub mod gate;
 pub mod hand;
 pub mod maps;

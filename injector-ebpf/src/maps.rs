@@ -191,6 +191,8 @@ constants! {
     has_tests HAS_TESTS: u32;
     /// 1 when some rule looks at who calls.
     has_callers HAS_CALLERS: u32;
+    /// 1 when some rule is about files.
+    has_paths HAS_PATHS: u32;
     /// 1 when some rule's firing puts rules in force or out of it.
     has_arming HAS_ARMING: u32;
     /// 1 when some rule changes the data that a call moves.
@@ -243,6 +245,34 @@ constants! {
     off_max_fds OFF_MAX_FDS: u32;
     /// Byte offset of `fdtable.fd`.
     off_fd OFF_FD: u32;
+    /// Byte offset of `file.f_path.dentry`.
+    off_file_entry OFF_FILE_ENTRY: u32;
+    /// Byte offset of `file.f_path.mnt`.
+    off_file_mount OFF_FILE_MOUNT: u32;
+    /// Byte offset of `task_struct.fs`.
+    off_fs OFF_FS: u32;
+    /// Byte offset of `fs_struct.root.dentry`.
+    off_root_entry OFF_ROOT_ENTRY: u32;
+    /// Byte offset of `fs_struct.root.mnt`.
+    off_root_mount OFF_ROOT_MOUNT: u32;
+    /// Byte offset of `dentry.d_parent`.
+    off_entry_parent OFF_ENTRY_PARENT: u32;
+    /// Byte offset of `dentry.d_name.name`.
+    off_entry_name OFF_ENTRY_NAME: u32;
+    /// Byte offset of `dentry.d_name.len`.
+    off_entry_length OFF_ENTRY_LENGTH: u32;
+    /// Byte offset of `dentry.d_op`.
+    off_entry_operations OFF_ENTRY_OPERATIONS: u32;
+    /// Byte offset of `dentry_operations.d_dname`.
+    off_entry_names OFF_ENTRY_NAMES: u32;
+    /// Byte offset of `vfsmount.mnt_root`.
+    off_mount_root OFF_MOUNT_ROOT: u32;
+    /// Byte offset of `mount.mnt`.
+    off_mount OFF_MOUNT: u32;
+    /// Byte offset of `mount.mnt_parent`.
+    off_mount_parent OFF_MOUNT_PARENT: u32;
+    /// Byte offset of `mount.mnt_mountpoint`.
+    off_mountpoint OFF_MOUNTPOINT: u32;
     /// Byte offset of `file.f_inode`.
     off_inode OFF_INODE: u32;
     /// Byte offset of `file.f_flags`.

@@ -21,3 +21,9 @@ fn demo() {
     needs_override!();
     assert!(run("demo.sh"));
 }
+
+#[test]
+fn postgres_wal_enospc() {
+    needs_override!();
+    assert!(run("postgres-wal-enospc"));
+}

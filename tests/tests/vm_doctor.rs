@@ -4,8 +4,9 @@
 
 use finject_tests::{
     child::{Child, PATIENCE},
-    finject::finject,
+    finject::{Finject, finject},
     guest, kernel, needs_override,
+    victim::Victim,
 };
 use serde_json::Value;
 
@@ -58,6 +59,27 @@ fn the_verifier_has_room() {
     needs_override!();
     let answer = json();
     let verified = answer["trial"]["verified_instructions"].as_u64().unwrap();
+    println!("{verified} instructions verified on {}", guest::kernel());
+    assert!((1..=ROOM).contains(&verified), "{verified}");
+}
+
+/// With all that a rule can ask for and do, in one program.
+#[test]
+fn the_verifier_has_room_for_everything() {
+    needs_override!();
+    let victim = Victim::threads(1, 1, "write");
+    let rules = [
+        "%write(path={wal,log}/**,path!=*.tmp,arg3>=1,comm=victim)=delay:50us+short:1+after:EIO@3,per:thread",
+        "%read(path=**/[a-z]*)=hold->corrupt:3->stop->kill@50%,per:process",
+        "getppid=signal:SIGUSR1+EPERM@7",
+    ];
+    let attached = Finject::new().pid(victim.pid()).args(["--duration", "1ms"]);
+    let session = rules
+        .iter()
+        .fold(attached, |finject, rule| finject.rule(rule))
+        .start();
+    let outcome = session.wait(PATIENCE);
+    let verified = outcome.summary["verified_instructions"].as_u64().unwrap();
     println!("{verified} instructions verified on {}", guest::kernel());
     assert!((1..=ROOM).contains(&verified), "{verified}");
 }

@@ -168,6 +168,7 @@ impl Need {
             ],
             Self::Apps => &[
                 Program("redis-server", "redis-server"),
+                Files("postgresql-15"),
                 Program("bpftrace", "bpftrace"),
                 Program("strace", "strace"),
                 // Docker's seccomp profile, and what puts a process under it.

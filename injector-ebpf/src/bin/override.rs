@@ -23,7 +23,7 @@ use injector_common::{
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
 use injector_ebpf::maps::{self, SCOPES, SHIFTS};
-use injector_ebpf::{arming, atomic, data, gate, hand, spin, target};
+use injector_ebpf::{arming, atomic, data, files, gate, hand, spin, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
 
@@ -145,6 +145,8 @@ struct InCall {
     actions: u32,
     /// 1 once a firing found no room in the mark: those behind it are carried out at once too.
     is_unmarked: u32,
+    /// Rules whose files are still to be looked at, a bit each.
+    unsifted: u64,
     /// What the caller gets.
     value: i64,
 }
@@ -170,6 +172,9 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     }
     // SAFETY: `begin` has written it.
     let call = unsafe { call.assume_init_mut() };
+    if maps::has_paths() != 0 && sift(call) == 0 {
+        return 0;
+    }
     if call.pending & (call.pending - 1) == 0 {
         next_rule(call);
     } else {
@@ -236,6 +241,7 @@ fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32
     }
     call.write(InCall {
         pending: rules,
+        unsifted: rules,
         tgid,
         tid: pid_tgid as u32,
         abi: u32::from(compat),
@@ -250,6 +256,50 @@ fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32
         value: 0,
     });
     1
+}
+
+/// Leaves those rules that are about the call's files, or about no files at all; whether any are left.
+#[inline(never)]
+fn sift(call: &mut InCall) -> u32 {
+    // SAFETY: a callback of the helper's form and memory that outlives the loop.
+    unsafe {
+        bpf_loop(
+            MAX_RULES as u32,
+            sift_callback as *mut c_void,
+            core::ptr::from_mut(call).cast(),
+            0,
+        );
+    }
+    u32::from(call.pending != 0)
+}
+
+extern "C" fn sift_callback(_index: u32, call: *mut InCall) -> i64 {
+    // SAFETY: the helper passes what `sift` gave it.
+    let call = unsafe { &mut *call };
+    if call.unsifted == 0 {
+        return 1;
+    }
+    let index = lowest_bit(call.unsifted);
+    call.unsifted &= call.unsifted.wrapping_sub(1);
+    let shared = maps::shared();
+    // SAFETY: the mapped memory, the index below MAX_RULES; a rule does not change once it was in force.
+    let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
+    if !rule.has_paths() {
+        return 0;
+    }
+    let holds = files::hold(index as u32, call.abi, call.nr);
+    if holds != 1 {
+        call.pending &= !(1 << index);
+        // SAFETY: the mapped memory.
+        unsafe {
+            if holds == 0 {
+                atomic::add(&raw mut (*cell).excluded, 1);
+            } else {
+                atomic::add(&raw mut (*cell).unseen, 1);
+            }
+        }
+    }
+    0
 }
 
 /// Whether this program decides the call, rather than one that takes its place or whose place it takes.

@@ -368,7 +368,7 @@ fn literal(glob: &WireGlob, alternative: WireAlternative, names: u16) -> Vec<u8>
     let mut path = Vec::new();
     for index in (alternative.parts.saturating_sub(names)..alternative.parts).rev() {
         path.push(b'/');
-        let tokens = glob.tokens_of(glob.part(alternative, index));
+        let tokens = glob.tokens_of(glob.part(alternative, index.into()));
         path.extend(tokens.iter().map(|token| (*token & 0xff) as u8));
     }
     if path.is_empty() {

@@ -9,7 +9,7 @@ use crate::rule::{RuleText, compile};
 use crate::target::launch::Launch;
 
 /// Every part of a rule, with a rule that has it.
-pub const PARTS: [(&str, &str); 31] = [
+pub const PARTS: [(&str, &str); 32] = [
     ("`ERRNO`, `error:N`", "fsync=EIO"),
     ("`ret:N`", "fsync=ret:0"),
     ("`signal:SIG`", "fsync=signal:SIGUSR1@1"),
@@ -33,7 +33,14 @@ pub const PARTS: [(&str, &str); 31] = [
     ("`per:process`", "fsync=EIO@per:process"),
     ("`per:thread`", "fsync=EIO@per:thread"),
     ("`@32`, `@64`", "fsync@32=EIO"),
-    ("`path=`", "fsync(path=*.db)=EIO"),
+    (
+        "`path=` (end of a path, descriptors)",
+        "fsync(path=*.db)=EIO",
+    ),
+    (
+        "`path=` (from the root; names)",
+        "openat(path=/data/**)=EIO",
+    ),
     ("`from=`, `to=`", "rename(to=*/CURRENT)=EIO"),
     ("`fd=`", "fsync(fd=3)=EIO"),
     ("`peer=`, `addr=`", "connect(peer=10.0.0.7:5432)=EIO"),

@@ -7,8 +7,10 @@ use injector_common::limits::{
 use super::Unsupported;
 use super::unsupported::Why;
 use crate::plan::Plan;
-use crate::rule::ast::{Action, Integer, Predicate};
+use crate::rule::ResolvedRule;
+use crate::rule::ast::{Action, Integer, Predicate, Side};
 use crate::rule::lower::{NotLowered, lower};
+use crate::syscall::{CallId, roles};
 
 /// Why an action is not carried out by a backend whose callers wait while it decides, and which lets calls run and
 /// replaces them; [`None`] where it is.
@@ -33,14 +35,28 @@ pub(super) fn with_tracer(_: &Action) -> Option<Why> {
 }
 
 /// Why a predicate is not looked at by a backend whose callers wait while it looks; [`None`] where it is.
-pub(super) fn from_outside(_: &Predicate<Integer>) -> Option<Why> {
+pub(super) fn from_outside(_: &ResolvedRule, _: &Predicate<Integer>) -> Option<Why> {
     None
 }
 
 /// The same of a backend that looks at calls within the kernel.
-pub(super) fn in_the_kernel(predicate: &Predicate<Integer>) -> Option<Why> {
-    let is_of_files = matches!(predicate, Predicate::Path { .. } | Predicate::Exe { .. });
-    is_of_files.then_some(Why::NotBuiltHere)
+pub(super) fn in_the_kernel(rule: &ResolvedRule, predicate: &Predicate<Integer>) -> Option<Why> {
+    let is_looked_at = match predicate {
+        Predicate::Path {
+            side: Side::Any,
+            glob,
+            ..
+        } => {
+            let has_one = |call: &CallId| {
+                let roles = roles(*call);
+                roles.paths.is_empty() && roles.fds.len() < 2
+            };
+            glob.begins_anywhere() && rule.calls.iter().all(has_one)
+        }
+        Predicate::Path { .. } | Predicate::Exe { .. } => false,
+        _ => true,
+    };
+    (!is_looked_at).then_some(Why::NotBuiltHere)
 }
 
 /// Whether the whole plan can be carried out by a backend; every part that cannot. `action` and `predicate` say
@@ -49,7 +65,7 @@ pub(super) fn admit(
     plan: &Plan,
     backend: &'static str,
     action: impl Fn(&Action) -> Option<Why>,
-    predicate: impl Fn(&Predicate<Integer>) -> Option<Why>,
+    predicate: impl Fn(&ResolvedRule, &Predicate<Integer>) -> Option<Why>,
 ) -> Result<(), Vec<Unsupported>> {
     let mut problems = Vec::new();
     if plan.rules.len() > MAX_RULES {
@@ -80,7 +96,7 @@ pub(super) fn admit(
             }
         }
         for unknown in &rule.preds {
-            if let Some(why) = predicate(unknown) {
+            if let Some(why) = predicate(rule, unknown) {
                 problems.push(Unsupported::Predicate {
                     rule: name(),
                     predicate: unknown.to_string(),

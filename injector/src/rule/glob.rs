@@ -111,6 +111,12 @@ impl Glob {
         &self.text
     }
 
+    /// Whether it matches the ends of paths, and so says nothing of any one directory.
+    pub fn begins_anywhere(&self) -> bool {
+        let mut all = self.alternatives.iter();
+        all.all(|alternative| !alternative.is_absolute)
+    }
+
     /// As whoever decides takes it.
     ///
     /// # Errors
@@ -437,7 +443,8 @@ mod tests {
             2 => Just("*".to_owned()),
             1 => Just("?".to_owned()),
             1 => Just("[ab]".to_owned()),
-            1 => Just("[!a]".to_owned()),
+            // Its classes may be a slash.
+            1 => Just("[!/a]".to_owned()),
             1 => Just("{a,b*}".to_owned()),
             1 => Just("\\*".to_owned()),
         ];
@@ -525,8 +532,8 @@ mod tests {
         let many = (0..9).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
         let classes = "[a][b][c][d][e]".to_owned();
         for (text, what, number, limit) in [
-            ("a".repeat(321), "characters", 321, MAX_GLOB_TOKENS),
-            ("a/".repeat(40) + "a", "names", 41, MAX_GLOB_PARTS),
+            ("a".repeat(513), "characters", 513, MAX_GLOB_TOKENS),
+            ("a/".repeat(32) + "a", "names", 33, MAX_GLOB_PARTS),
             (classes, "different classes `[ ]`", 5, MAX_GLOB_CLASSES),
             (
                 format!("{{{many}}}"),

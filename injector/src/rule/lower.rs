@@ -603,7 +603,7 @@ mod tests {
         let many: Vec<_> = (0..5).map(|glob| format!("path=*.{glob}")).collect();
         let many = format!("fsync({})=EIO", many.join(","));
         assert_eq!(refused(&many), [NotLowered::TooManyPathTests(5)]);
-        let long = "a".repeat(321);
+        let long = "a".repeat(513);
         assert!(matches!(
             &refused(&format!("fsync(path={long})=EIO"))[..],
             [NotLowered::Glob(glob, _)] if *glob == long

@@ -176,26 +176,115 @@ pub(super) fn other_files_are_hit_where_a_rule_says_not(rig: &Rig) {
 }
 
 pub(super) fn a_pattern_may_begin_anywhere(rig: &Rig) {
-    let all = [
+    const WAYS: [&str; 14] = [
         "fsync:wal/a",
-        "fsync:wal/x.db",
+        "fsync:link/x.db",
         "fsync:wal/sub/b",
         "fsync:other/a",
-        "open:link/x.db",
-        "open:new.db",
+        "dup:wal/x.db",
+        "deleted:wal/gone.db",
+        "moved:wal/m.db:other/m",
+        "moved:other/m:wal/m",
+        "fsync:hard",
+        "fsync:wal",
+        "fsync:/",
+        "pipe",
+        "socket",
+        "memfd",
     ];
-    for (glob, fails) in [
-        ("*.db", [false, true, false, false, true, true]),
-        ("wal/*", [true, true, false, false, true, false]),
-        ("wal/**", [true, true, true, false, true, false]),
-        ("{wal,other}/a", [true, false, false, true, false, false]),
-        ("[o-w]*/[!x]", [true, false, true, true, false, false]),
-        ("**", [true; 6]),
+    for (predicates, failing) in [
+        (
+            "path=*.db",
+            &["fsync:link/x.db", "dup:wal/x.db", "deleted:wal/gone.db"][..],
+        ),
+        (
+            "path=wal/*",
+            &[
+                "fsync:wal/a",
+                "fsync:link/x.db",
+                "dup:wal/x.db",
+                "deleted:wal/gone.db",
+                "moved:other/m:wal/m",
+            ],
+        ),
+        (
+            "path=wal/**,path!=*.db",
+            &["fsync:wal/a", "fsync:wal/sub/b", "moved:other/m:wal/m"],
+        ),
+        ("path={wal,other}/a", &["fsync:wal/a", "fsync:other/a"]),
+        (
+            "path=[o-w]*/[!x]",
+            &[
+                "fsync:wal/a",
+                "fsync:wal/sub/b",
+                "fsync:other/a",
+                "moved:wal/m.db:other/m",
+                "moved:other/m:wal/m",
+            ],
+        ),
+        ("path=*a*r*", &["fsync:hard"]),
+        ("path=**/wal/**/b", &["fsync:wal/sub/b"]),
+        ("path=**", &WAYS[..10]),
+        ("path!=**", &["fsync:/"]),
     ] {
-        let ways: Vec<_> = all.into_iter().zip(fails).collect();
-        let rule = format!("fsync,openat(path={glob})");
+        let ways = WAYS.map(|way| (way, failing.contains(&way)));
+        let rule = format!("fsync({predicates})");
         expect(rig, programs::FINDER, &rule, &ways);
     }
+}
+
+pub(super) fn names_are_matched_where_they_end(rig: &Rig) {
+    for (glob, failing) in [
+        ("*.db", &["open:link/x.db", "open:new.db"][..]),
+        ("wal/*", &["open:wal/a", "open:link/x.db", "create:wal/new"]),
+        ("**/wal/new", &["create:wal/new"]),
+    ] {
+        let ways = [
+            "open:wal/a",
+            "open:link/x.db",
+            "open:wal/sub/b",
+            "open:new.db",
+            "create:wal/new",
+        ];
+        let ways = ways.map(|way| (way, failing.contains(&way)));
+        expect(
+            rig,
+            programs::FINDER,
+            &format!("openat(path={glob})"),
+            &ways,
+        );
+    }
+}
+
+pub(super) fn roots_end_what_is_seen_of_a_path(rig: &Rig) {
+    for (predicate, fails) in [
+        ("path=jail/**", false),
+        ("path=**/jail/wal/a", false),
+        ("path=wal/a", true),
+    ] {
+        expect(
+            rig,
+            programs::FINDER,
+            &format!("fsync({predicate})"),
+            &[
+                ("fsync:other/a", false),
+                ("chroot:jail", false),
+                ("fsync:wal/a", fails),
+            ],
+        );
+    }
+    // A name goes on above the place where another file system, or a part of one, is mounted.
+    expect(
+        rig,
+        programs::FINDER,
+        "fsync(path=mnt/**)",
+        &[
+            ("fsync:wal/sub/b", false),
+            ("bind:wal:mnt", false),
+            ("fsync:mnt/sub/b", true),
+            ("fsync:wal/sub/b", false),
+        ],
+    );
 }
 
 pub(super) fn a_plain_name_is_a_file_by_all_its_names(rig: &Rig) {
@@ -380,6 +469,20 @@ pub(super) fn a_32_bit_callers_files_are_told_apart(rig: &Rig) {
             ("openat:wal:../other/a", false),
             ("far", true),
             ("null", false),
+        ],
+    );
+}
+
+pub(super) fn a_32_bit_callers_descriptors_are_told_apart(rig: &Rig) {
+    expect(
+        rig,
+        programs::FINDER32,
+        "fsync(path=wal/*.db)",
+        &[
+            ("fsync:wal/a", false),
+            ("fsync:link/x.db", true),
+            ("dup:wal/x.db", true),
+            ("pipe", false),
         ],
     );
 }

@@ -32,7 +32,7 @@ const KIND_FUNCTION: u32 = 12;
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
-const STRUCTURES: [&str; 11] = [
+const STRUCTURES: [&str; 16] = [
     "cred",
     "task_struct",
     "signal_struct",
@@ -43,6 +43,11 @@ const STRUCTURES: [&str; 11] = [
     "file",
     "inode",
     "socket",
+    "fs_struct",
+    "dentry",
+    "dentry_operations",
+    "vfsmount",
+    "mount",
     "bpf_link_info",
 ];
 
@@ -195,7 +200,7 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 27] = [
+    const FIELDS: [(&str, &str, &str); 41] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
@@ -216,6 +221,20 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_FDT", "files_struct", "fdt"),
         ("OFF_MAX_FDS", "fdtable", "max_fds"),
         ("OFF_FD", "fdtable", "fd"),
+        ("OFF_FILE_ENTRY", "file", "f_path.dentry"),
+        ("OFF_FILE_MOUNT", "file", "f_path.mnt"),
+        ("OFF_FS", "task_struct", "fs"),
+        ("OFF_ROOT_ENTRY", "fs_struct", "root.dentry"),
+        ("OFF_ROOT_MOUNT", "fs_struct", "root.mnt"),
+        ("OFF_ENTRY_PARENT", "dentry", "d_parent"),
+        ("OFF_ENTRY_NAME", "dentry", "d_name.name"),
+        ("OFF_ENTRY_LENGTH", "dentry", "d_name.len"),
+        ("OFF_ENTRY_OPERATIONS", "dentry", "d_op"),
+        ("OFF_ENTRY_NAMES", "dentry_operations", "d_dname"),
+        ("OFF_MOUNT_ROOT", "vfsmount", "mnt_root"),
+        ("OFF_MOUNT", "mount", "mnt"),
+        ("OFF_MOUNT_PARENT", "mount", "mnt_parent"),
+        ("OFF_MOUNTPOINT", "mount", "mnt_mountpoint"),
         ("OFF_INODE", "file", "f_inode"),
         ("OFF_FILE_FLAGS", "file", "f_flags"),
         ("OFF_PRIVATE", "file", "private_data"),
