@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use crate::{
     child::{Child, Ended, PATIENCE, alone, eventually},
     conformance::Way,
-    finject::Finject,
+    finject::{Finject, LONG_LEASE},
     programs,
     victim::on_first_processor,
 };
@@ -34,8 +34,10 @@ const SEED: &str = "FINJECT_TEST_SEED";
 const MARK: &str = "FINJECT_TEST_STORM";
 /// Threads that call, and where they share an emulated processor with finject.
 const THREADS: [&str; 2] = ["4", "1"];
-/// How long faults may go on, and threads be held, without finject.
-const HEALED: Duration = Duration::from_secs(3);
+/// The lease of a finject that is stopped.
+const LEASE: &str = "4s";
+/// How long faults may go on, and threads be held, without finject: that, and some time to see it.
+const HEALED: Duration = Duration::from_secs(7);
 /// Milliseconds from finject's start: while it looks, attaches, arms, and a little beyond.
 const EARLY: Range<u64> = 0..250;
 /// Microseconds from its first child.
@@ -351,8 +353,13 @@ impl Storm {
         } else {
             Finject::of(&self.finject).args(["--backend", self.way.backend()])
         };
+        // A machine that stands still for that long would end faults that nobody has wounded.
+        let lease = match self.wound {
+            Wound::Killed => LONG_LEASE[1],
+            Wound::Stopped => LEASE,
+        };
         finject
-            .args(["--quiet"])
+            .args(["--quiet", "--lease", lease])
             .rule(&format!("{}=EIO", self.call))
             .env(MARK, mark)
     }
