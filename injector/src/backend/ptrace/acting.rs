@@ -431,11 +431,7 @@ impl Tracing<'_> {
         if is_filtered && !self.unfilter(tid) {
             return false;
         }
-        let skipped = Registers::of(tid).and_then(|mut registers| {
-            registers.skip(value);
-            registers.set(tid)
-        });
-        skipped.is_ok()
+        ptrace::skip(tid, value).is_ok()
     }
 
     /// A thread's filters judge nothing until the call is over that it is at the entry of; whether that could be done.
