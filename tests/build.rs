@@ -121,6 +121,7 @@ fn main() -> Result<(), String> {
         ("UNLISTENED", "unlistened.c", "unlistened"),
         ("MOVER", "mover.c", "mover"),
         ("FINDER", "finder.c", "finder"),
+        ("CALLER", "caller.c", "caller"),
         ("URGENT", "urgent.c", "urgent"),
         ("SIBLINGS", "siblings.c", "siblings"),
         ("BEFALLEN", "befallen.c", "befallen"),

@@ -6,9 +6,9 @@
 use crate::limits::MAX_TESTS;
 use crate::rule::WireRule;
 
-/// The width and sign of each of a call's arguments, which of them is its descriptor, and how they describe the
-/// data that it moves: four bits for each argument from the first on, then three for the descriptor's number, and three
-/// for the data.
+/// The width and sign of each of a call's arguments, which of them is its descriptor, how they describe the
+/// data that it moves, and which is a socket's address: four bits for each argument from the first on, then three for the
+/// descriptor's number, three for the data, and two for the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct ArgKinds(pub u32);
@@ -19,6 +19,8 @@ const DESCRIPTOR: u32 = 24;
 const DATA: u32 = 27;
 /// Its bit for data that the call sends out.
 const SENDS: u32 = 1 << 29;
+/// Where it is told which argument is an address.
+const ADDRESS: u32 = 30;
 const SIGNED: u32 = 4;
 /// An unsigned number of 32 bits, which is what the kernel takes descriptors for (`fget(unsigned int)`
 /// in include/linux/file.h), whatever the call declares.
@@ -67,6 +69,23 @@ impl ArgKinds {
         self.0 & SENDS != 0
     }
 
+    /// Says which argument is a socket's address, and of which end.
+    #[must_use]
+    pub const fn with_address(self, kind: AddressKind) -> Self {
+        Self(self.0 | (kind as u32) << ADDRESS)
+    }
+
+    /// Which argument is a socket's address, and of which end.
+    #[inline(always)]
+    pub const fn address(self) -> AddressKind {
+        match self.0 >> ADDRESS {
+            1 => AddressKind::PeerInSecond,
+            2 => AddressKind::OwnInSecond,
+            3 => AddressKind::PeerInFifth,
+            _ => AddressKind::None,
+        }
+    }
+
     /// Which argument (1 to 6) is the call's descriptor; 0 where it has none.
     #[inline(always)]
     pub const fn descriptor(self) -> u32 {
@@ -92,6 +111,21 @@ pub enum DataKind {
     Vector = 2,
     /// A `struct msghdr`.
     Message = 3,
+}
+
+/// Which argument of a call points to a socket's address, whose length is in the one behind it. `sendmsg` has one within the
+/// message, see [`DataKind::Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AddressKind {
+    /// None.
+    None = 0,
+    /// The second, of the other end: `connect`.
+    PeerInSecond = 1,
+    /// The second, of the socket's own: `bind`.
+    OwnInSecond = 2,
+    /// The fifth, of the other end, and there may be none: `sendto`.
+    PeerInFifth = 3,
 }
 
 /// The argument is below the value.

@@ -14,9 +14,10 @@ pub mod mark;
 pub mod random;
 pub mod rule;
 pub mod shared;
+pub mod socket;
 pub mod trigger;
 
-pub use args::{ArgKinds, DataKind, WireTest, all_hold};
+pub use args::{AddressKind, ArgKinds, DataKind, WireTest, all_hold};
 pub use caller::{CallerFact, CallerFacts, WireCallerTest, is_called_by};
 pub use decide::{Call, Counter, Decision, Outcome, advance, decide};
 pub use event::{Event, EventKind};
@@ -27,3 +28,4 @@ pub use shared::{
     Control, Release, Released, RuleCell, RunState, ScopeCell, ScopeKey, Shared, Shift, Target,
     Turn,
 };
+pub use socket::{Endpoint, SocketSide, WireSocketTest, is_about_sockets};

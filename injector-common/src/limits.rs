@@ -18,6 +18,9 @@ pub const MAX_CALLER_TESTS: usize = 4;
 /// Predicates on files (`path=`, `from=`, `to=`, `exe=`) that a rule can have.
 pub const MAX_PATH_TESTS: usize = 4;
 
+/// Predicates on a socket's ends (`peer=`, `addr=`) that a rule can have.
+pub const MAX_SOCKET_TESTS: usize = 2;
+
 /// Bytes of a pattern's names and wildcards, all alternatives together: a name has at most 255. This and what follows are
 /// powers of two, since the verifier takes a mask for a bound.
 pub const MAX_GLOB_TOKENS: usize = 512;

@@ -4,8 +4,9 @@
 use crate::args::WireTest;
 use crate::caller::WireCallerTest;
 use crate::glob::WirePathTest;
-use crate::limits::{MAX_CALLER_TESTS, MAX_PATH_TESTS, MAX_STEPS, MAX_TESTS};
+use crate::limits::{MAX_CALLER_TESTS, MAX_PATH_TESTS, MAX_SOCKET_TESTS, MAX_STEPS, MAX_TESTS};
 use crate::random::CERTAIN;
+use crate::socket::WireSocketTest;
 
 /// Whose calls are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +210,8 @@ pub struct WireRule {
     pub callers: [WireCallerTest; MAX_CALLER_TESTS],
     /// What must hold of the files that the call is about, all of it; [`WirePathTest::NONE`] behind the last one.
     pub paths: [WirePathTest; MAX_PATH_TESTS],
+    /// What must hold of the socket that the call is about, all of it; [`WireSocketTest::NONE`] behind the last one.
+    pub sockets: [WireSocketTest; MAX_SOCKET_TESTS],
     /// The chain. The last step in use never ends; those behind it are [`WireStep::OFF`].
     pub steps: [WireStep; MAX_STEPS],
 }
@@ -230,6 +233,7 @@ impl WireRule {
         tests: [WireTest::NONE; MAX_TESTS],
         callers: [WireCallerTest::NONE; MAX_CALLER_TESTS],
         paths: [WirePathTest::NONE; MAX_PATH_TESTS],
+        sockets: [WireSocketTest::NONE; MAX_SOCKET_TESTS],
         steps: [WireStep::OFF; MAX_STEPS],
     };
 
@@ -267,7 +271,7 @@ impl WireRule {
 
     /// Whether it has to be known how the call's arguments are read.
     pub const fn looks_at_args(&self) -> bool {
-        self.has_tests() || self.has_edits() || self.has_paths()
+        self.has_tests() || self.has_edits() || self.has_paths() || self.has_sockets()
     }
 
     /// Whether the call's arguments are looked at before it counts.
@@ -286,6 +290,23 @@ impl WireRule {
     #[inline(always)]
     pub const fn has_paths(&self) -> bool {
         self.paths[0].op != 0
+    }
+
+    /// Whether it is looked at what socket the call is about, before it counts.
+    #[inline(always)]
+    pub const fn has_sockets(&self) -> bool {
+        self.sockets[0].op != 0
+    }
+
+    /// How many tests of files it has, whose patterns come first.
+    pub fn path_tests(&self) -> usize {
+        self.paths.iter().take_while(|test| test.op != 0).count()
+    }
+
+    /// How many patterns it has.
+    pub fn globs(&self) -> usize {
+        let unix = self.sockets.iter().filter(|test| test.is_unix());
+        self.path_tests() + unix.count()
     }
 
     /// Whether a decision needs the time.
@@ -311,5 +332,10 @@ const _: () = assert!(MAX_STEPS.is_power_of_two());
 const _: () = assert!(size_of::<WireStep>() == 64);
 const _: () = assert!(
     size_of::<WireRule>()
-        == 64 + 16 * MAX_TESTS + 24 * MAX_CALLER_TESTS + 8 * MAX_PATH_TESTS + 64 * MAX_STEPS
+        == 64
+            + 16 * MAX_TESTS
+            + 24 * MAX_CALLER_TESTS
+            + 8 * MAX_PATH_TESTS
+            + 48 * MAX_SOCKET_TESTS
+            + 64 * MAX_STEPS
 );

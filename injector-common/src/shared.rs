@@ -229,7 +229,7 @@ pub struct RuleCell {
     pub moot: u64,
     /// Selected calls of which nothing could be cut, or that move no data.
     pub dataless: u64,
-    /// Calls that passed because their files could not be looked at.
+    /// Calls that passed because their files or sockets could not be looked at.
     pub unseen: u64,
     /// `CLOCK_MONOTONIC` of the first firing, nanoseconds; 0 before it.
     pub first_ns: u64,

@@ -291,7 +291,7 @@ fn explain_tells_what_would_be_refused() {
         "--rule",
         "fsync=delay:20ms+EIO@3",
         "--rule",
-        "connect(peer=10.0.0.7)=EIO",
+        "write=corrupt:65",
     ];
     insta::assert_snapshot!(explained(&arguments, UNAVAILABLE));
 }
@@ -303,7 +303,7 @@ fn explain_answers_programs_the_same() {
         "--rule",
         "fsync=EIO@3",
         "--rule",
-        "connect(addr=10.0.0.7)=EIO",
+        "write=corrupt:65",
     ];
     insta::assert_snapshot!(explained(&arguments, UNAVAILABLE));
 }
@@ -410,7 +410,7 @@ fn doctor_shows_what_each_backend_carries_out_for_whom_and_why_not() {
         cell("running processes, --pid N", "notify"),
         "no: it only launches"
     );
-    assert_eq!(cell("peer=, addr=", "notify"), "no: not built yet");
+    assert_eq!(cell("peer=, addr=", "ebpf"), "no: not built yet");
     for (part, trial) in [
         ("running processes, --pid N", "attached"),
         ("commands, -- COMMAND", "launched"),

@@ -34,6 +34,7 @@ fn mock() {
             Need::Results => Unsupported::Results,
             Need::Data => Unsupported::Data,
             Need::Files => Unsupported::Files,
+            Need::Sockets => Unsupported::Sockets,
         };
         Some(lacking.to_string())
     };

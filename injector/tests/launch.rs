@@ -373,7 +373,6 @@ fn what_it_does_not_carry_out_is_refused_before_anything_is_started() {
         "write=short:1",
         "write=corrupt:1",
         "fsync=after:EIO",
-        "connect(peer=10.0.0.7)=EIO",
     ] {
         let ended = run(
             &["--backend", "notify", "--rule", rule],

@@ -12,6 +12,7 @@
 mod cases;
 mod data;
 mod files;
+mod sockets;
 mod waits;
 
 use std::{
@@ -107,6 +108,8 @@ pub enum Need {
     Data,
     /// Calls that are about files.
     Files,
+    /// Calls that are about sockets.
+    Sockets,
 }
 
 /// What a backend says that it has not of what a case needs, in its own words.
@@ -151,6 +154,10 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::Mock, "paths_are_those_that_the_program_sees"),
     (Way::Mock, "the_program_is_asked_for"),
     (Way::Mock, "a_32_bit_callers_files_are_told_apart"),
+    (Way::Mock, "a_peer_is_known_by_the_address_that_is_given"),
+    (Way::Mock, "a_peer_is_known_by_the_socket"),
+    (Way::Mock, "an_own_address_is_known_where_it_is_given"),
+    (Way::Mock, "a_peer_may_have_a_name"),
     (Way::EbpfAttach, "a_file_is_hit_by_whatever_name"),
     (Way::EbpfAttach, "other_files_are_hit_where_a_rule_says_not"),
     (Way::EbpfAttach, "names_are_matched_where_they_end"),
@@ -160,6 +167,13 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::EbpfAttach, "paths_are_those_that_the_program_sees"),
     (Way::EbpfAttach, "the_program_is_asked_for"),
     (Way::EbpfAttach, "a_32_bit_callers_files_are_told_apart"),
+    (
+        Way::EbpfAttach,
+        "a_peer_is_known_by_the_address_that_is_given",
+    ),
+    (Way::EbpfAttach, "a_peer_is_known_by_the_socket"),
+    (Way::EbpfAttach, "an_own_address_is_known_where_it_is_given"),
+    (Way::EbpfAttach, "a_peer_may_have_a_name"),
     (Way::EbpfLaunch, "a_file_is_hit_by_whatever_name"),
     (Way::EbpfLaunch, "other_files_are_hit_where_a_rule_says_not"),
     (Way::EbpfLaunch, "names_are_matched_where_they_end"),
@@ -169,6 +183,13 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::EbpfLaunch, "paths_are_those_that_the_program_sees"),
     (Way::EbpfLaunch, "the_program_is_asked_for"),
     (Way::EbpfLaunch, "a_32_bit_callers_files_are_told_apart"),
+    (
+        Way::EbpfLaunch,
+        "a_peer_is_known_by_the_address_that_is_given",
+    ),
+    (Way::EbpfLaunch, "a_peer_is_known_by_the_socket"),
+    (Way::EbpfLaunch, "an_own_address_is_known_where_it_is_given"),
+    (Way::EbpfLaunch, "a_peer_may_have_a_name"),
     (Way::NotifyLaunch, "all_threads_are_held"),
     (Way::NotifyLaunch, "a_handler_may_run_before_a_held_call"),
     (Way::NotifyLaunch, "an_error_comes_after_the_write"),

@@ -28,6 +28,9 @@ pub const FINDER: &str = env!("FINDER");
 /// The same for the 32-bit ABI; empty where the compiler cannot build it.
 pub const FINDER32: &str = env!("FINDER32");
 
+/// Calls on sockets; the head of programs/caller.c says how.
+pub const CALLER: &str = env!("CALLER");
+
 /// Calls among signals of its own; the head of programs/urgent.c says what it does.
 pub const URGENT: &str = env!("URGENT");
 

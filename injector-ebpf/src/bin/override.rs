@@ -287,12 +287,19 @@ extern "C" fn sift_callback(_index: u32, call: *mut InCall) -> i64 {
     if !rule.has_paths() {
         return 0;
     }
-    let holds = files::hold(index as u32, call.abi, call.nr);
-    if holds != 1 {
+    // What costs less is asked first; of what does not hold `next_rule` takes note.
+    if maps::has_tests() != 0 && rule.has_tests() && !is_about(rule, call.abi != 0, call.nr) {
+        return 0;
+    }
+    if maps::has_callers() != 0 && rule.has_callers() && !is_called_by(rule, holds) {
+        return 0;
+    }
+    let is_it = files::hold(index as u32, call.abi, call.nr);
+    if is_it != 1 {
         call.pending &= !(1 << index);
         // SAFETY: the mapped memory.
         unsafe {
-            if holds == 0 {
+            if is_it == 0 {
                 atomic::add(&raw mut (*cell).excluded, 1);
             } else {
                 atomic::add(&raw mut (*cell).unseen, 1);

@@ -19,9 +19,10 @@ use injector_common::{
     WireGlob, WireRule, WireStep, WireWait, all_hold, decide, is_called_by,
 };
 
-use super::files::{self, Files, Looked};
+use super::files::{self, Files};
 use super::firing::{Decided, Done, Fate, Firing};
 use super::memory::{CallSlot, Cell, Memory};
+use super::sockets::{self, Sockets};
 use super::spec::Spec;
 use crate::sys::time::monotonic_ns;
 
@@ -53,6 +54,9 @@ pub trait Asked {
 
     /// The files that it is about.
     fn files(&self) -> impl Files;
+
+    /// The socket that it is about.
+    fn sockets(&self) -> impl Sockets;
 }
 
 /// The counter of one process or thread.
@@ -136,8 +140,7 @@ impl Decider {
         let is_written = known.get().is_some() || index < self.memory.rules();
         let read = || {
             let wire = self.memory.rule(index);
-            let tests = wire.paths.iter().take_while(|test| test.op != 0).count();
-            let globs = (0..tests).map(|test| self.memory.glob(index, test));
+            let globs = (0..wire.globs()).map(|test| self.memory.glob(index, test));
             Box::new(Known {
                 globs: globs.collect(),
                 wire,
@@ -232,52 +235,61 @@ impl Decider {
         }
     }
 
-    /// Decides a call, and counts it.
-    pub fn decide(&self, call: CallSlot, args: &[u64; 6], asked: &impl Asked) -> Decided {
-        let mut decided = Decided::PASSES;
-        let mut pending = self.memory.armed();
-        pending &= self.memory.rules_of(call);
-        if pending == 0 {
-            return decided;
-        }
-        let (caller, facts, files) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+    /// The rules in force that are about a call, a bit each. What it takes to look may wait, and nobody waits for it.
+    pub fn about(&self, call: CallSlot, args: &[u64; 6], asked: &impl Asked) -> u64 {
+        let mut pending = self.memory.armed() & self.memory.rules_of(call);
+        let mut about = 0;
+        let facts = OnceCell::new();
+        let (files, sockets) = (OnceCell::new(), OnceCell::new());
         while pending != 0 {
             let index = pending.trailing_zeros() as usize;
             pending &= pending - 1;
             let Some(Known { wire: rule, globs }) = self.known(index) else {
                 continue;
             };
-            let data = || asked.data();
-            let cell = self.memory.cell(index);
-            if rule.has_tests() && !self.is_about(rule, call, args) {
-                cell.add_excluded();
-                continue;
-            }
             let is_by =
                 |facts: &CallerFacts| is_called_by(rule, |test| test.holds(facts.fact(test.fact)));
-            if rule.has_callers()
-                && !facts
-                    .get_or_init(|| asked.caller_facts())
-                    .as_ref()
-                    .is_some_and(is_by)
-            {
-                cell.add_excluded();
+            let mut holds = Ok(!rule.has_tests() || self.has_args(rule, call, args));
+            if rule.has_callers() && holds == Ok(true) {
+                let facts = facts.get_or_init(|| asked.caller_facts());
+                holds = Ok(facts.as_ref().is_some_and(is_by));
+            }
+            if rule.has_paths() && holds == Ok(true) {
+                let files = files.get_or_init(|| files::Looked::new(asked.files()));
+                holds = files::hold(rule, globs, files);
+            }
+            if rule.has_sockets() && holds == Ok(true) {
+                let sockets = sockets.get_or_init(|| sockets::Looked::new(asked.sockets()));
+                let names = globs.get(rule.path_tests()..).unwrap_or(&[]);
+                holds = sockets::hold(rule, names, sockets);
+            }
+            match holds {
+                Ok(true) => about |= 1 << index,
+                Ok(false) => self.memory.cell(index).add_excluded(),
+                Err(_) => self.memory.cell(index).add_unseen(),
+            }
+        }
+        about
+    }
+
+    /// Decides a call, and counts it.
+    pub fn decide(&self, call: CallSlot, args: &[u64; 6], asked: &impl Asked) -> Decided {
+        self.decide_by(self.about(call, args, asked), asked)
+    }
+
+    /// Decides a call that those rules are about, and counts it.
+    pub fn decide_by(&self, about: u64, asked: &impl Asked) -> Decided {
+        let mut decided = Decided::PASSES;
+        let mut pending = about & self.memory.armed();
+        let caller = OnceCell::new();
+        while pending != 0 {
+            let index = pending.trailing_zeros() as usize;
+            pending &= pending - 1;
+            let Some(rule) = self.rule(index) else {
                 continue;
-            }
-            if rule.has_paths() {
-                let files = files.get_or_init(|| Looked::new(asked.files()));
-                match files::hold(rule, globs, files) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        cell.add_excluded();
-                        continue;
-                    }
-                    Err(_) => {
-                        cell.add_unseen();
-                        continue;
-                    }
-                }
-            }
+            };
+            let data = || asked.data();
+            let cell = self.memory.cell(index);
             let firing = if rule.scope == Scope::Rule as u32 {
                 self.apply(index, rule, cell, (&cell, 0), decided.fate, data)
             } else {
@@ -303,7 +315,7 @@ impl Decider {
     }
 
     /// Whether the call's arguments are those that the rule asks for.
-    fn is_about(&self, rule: &WireRule, call: CallSlot, args: &[u64; 6]) -> bool {
+    fn has_args(&self, rule: &WireRule, call: CallSlot, args: &[u64; 6]) -> bool {
         all_hold(rule, self.memory.kinds(call), args)
     }
 

@@ -2,7 +2,6 @@
 //! that look at calls from outside the kernel.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 
 use injector_common::glob::{BEGINS_ANYWHERE, BEGINS_AT_ROOT, WireAlternative};
 use injector_common::{FileSide, WireGlob, WirePathTest, WireRule, is_about_files};
@@ -10,7 +9,7 @@ use injector_common::{FileSide, WireGlob, WirePathTest, WireRule, is_about_files
 use super::memory::CallSlot;
 use crate::sys::process::read_memory;
 use crate::syscall::{Follow, PathArg, PathRole, by_id};
-use crate::target::view::{Base, File, Identity, Seen, Unseen, View};
+use crate::target::view::{Base, File, Identity, Seen, Unseen, View, Way};
 
 /// A file that a call refers to, by a descriptor or by its only name where it has no side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +29,10 @@ pub trait Files {
     fn executable(&self) -> Seen<Option<File>>;
 
     /// Which file an absolute name is, its links followed.
-    fn identity(&self, name: &[u8]) -> Option<Identity>;
+    fn identity(&self, name: &[u8]) -> Seen<Option<Identity>>;
 
     /// Which file lies at a path by which it is known.
-    fn at(&self, path: &[u8]) -> Option<Identity>;
+    fn at(&self, path: &[u8]) -> Seen<Option<Identity>>;
 }
 
 /// A call without files.
@@ -49,12 +48,12 @@ impl Files for NoFiles {
         Ok(None)
     }
 
-    fn identity(&self, _: &[u8]) -> Option<Identity> {
-        None
+    fn identity(&self, _: &[u8]) -> Seen<Option<Identity>> {
+        Ok(None)
     }
 
-    fn at(&self, _: &[u8]) -> Option<Identity> {
-        None
+    fn at(&self, _: &[u8]) -> Seen<Option<Identity>> {
+        Ok(None)
     }
 }
 
@@ -71,6 +70,8 @@ const PATH_MAX: usize = 4096;
 const PAGE: u64 = 4096;
 /// `AT_EMPTY_PATH` of include/uapi/linux/fcntl.h.
 const AT_EMPTY_PATH: u64 = 0x1000;
+/// `RESOLVE_IN_ROOT` of include/uapi/linux/openat2.h.
+const RESOLVE_IN_ROOT: u64 = 0x10;
 /// `O_NOFOLLOW` of include/uapi/asm-generic/fcntl.h: its flags are open's, and no `AT_*`.
 const O_NOFOLLOW: u32 = 0o400_000;
 
@@ -103,10 +104,9 @@ impl<'a> CallFiles<'a> {
             let mut page = vec![0; (PAGE - at % PAGE) as usize];
             if let Err(error) = read_memory(self.view.tid(), at, &mut page) {
                 return match error.errno() {
-                    libc::EPERM | libc::EACCES => {
-                        Err(Unseen(rustix::io::Errno::from_raw_os_error(error.errno())))
-                    }
-                    _ => Ok(None),
+                    // The call fails by itself, or its thread is gone.
+                    libc::EFAULT | libc::ESRCH => Ok(None),
+                    errno => Err(Unseen(rustix::io::Errno::from_raw_os_error(errno))),
                 };
             }
             if let Some(end) = page.iter().position(|byte| *byte == 0) {
@@ -119,14 +119,36 @@ impl<'a> CallFiles<'a> {
         Ok(None)
     }
 
-    fn follows(&self, follow: Follow) -> bool {
+    /// How a name is walked.
+    fn way(&self, follow: Follow) -> Seen<Way> {
         let has = |arg, flag: u32| self.arg(arg) & u64::from(flag) != 0;
-        match follow {
-            Follow::Always => true,
+        let is_followed = match follow {
+            Follow::Always | Follow::AlwaysOrFile => true,
             Follow::Never => false,
             Follow::Unless { arg, flag } => !has(arg, flag),
             Follow::If { arg, flag } => has(arg, flag),
-        }
+            Follow::How { arg } => {
+                // `flags` and `resolve` of `struct open_how`; where it cannot be read, the call fails by itself.
+                let mut how = [0; 24];
+                let read = read_memory(self.view.tid(), self.pointer(arg), &mut how);
+                let word = |at: usize| {
+                    let bytes = how.get(at..at + 8).and_then(|word| word.try_into().ok());
+                    bytes.map_or(0, u64::from_le_bytes)
+                };
+                return match read.map_err(|error| error.errno()) {
+                    Ok(()) => Ok(Way {
+                        is_followed: word(0) & u64::from(O_NOFOLLOW) == 0,
+                        is_within: word(16) & RESOLVE_IN_ROOT != 0,
+                    }),
+                    Err(libc::EFAULT | libc::ESRCH) => Ok(Way::FOLLOWED),
+                    Err(errno) => Err(Unseen(rustix::io::Errno::from_raw_os_error(errno))),
+                };
+            }
+        };
+        Ok(Way {
+            is_followed,
+            ..Way::FOLLOWED
+        })
     }
 
     /// The file that a name means, of which `parent` is where a link's text starts that has yet to be made.
@@ -141,7 +163,7 @@ impl<'a> CallFiles<'a> {
                 None => return Ok(None),
             }
         };
-        let follows = self.follows(path.follow);
+        let way = self.way(path.follow)?;
         if !name.is_empty() {
             let name = match parent {
                 Some(parent) if !name.starts_with(b"/") => {
@@ -152,16 +174,16 @@ impl<'a> CallFiles<'a> {
                 }
                 _ => name,
             };
-            return self
-                .view
-                .named(&name, base.unwrap_or(Base::Current), follows);
+            return self.view.named(&name, base.unwrap_or(Base::Current), way);
         }
         // The descriptor's own file, for calls that may say so.
         let is_meant = match path.follow {
             Follow::Unless {
                 flag: O_NOFOLLOW, ..
             }
-            | Follow::Always => false,
+            | Follow::Always
+            | Follow::How { .. } => false,
+            Follow::AlwaysOrFile => pointer == 0,
             Follow::Unless { arg, .. } | Follow::If { arg, .. } => {
                 pointer == 0 || self.arg(arg) & AT_EMPTY_PATH != 0
             }
@@ -170,7 +192,7 @@ impl<'a> CallFiles<'a> {
         match base {
             Some(Base::Descriptor(fd)) if is_meant => self.view.descriptor(fd),
             Some(Base::Current) if is_meant && pointer != 0 => {
-                self.view.named(b".", Base::Current, true)
+                self.view.named(b".", Base::Current, Way::FOLLOWED)
             }
             _ => Ok(None),
         }
@@ -218,11 +240,11 @@ impl Files for CallFiles<'_> {
         self.view.executable()
     }
 
-    fn identity(&self, name: &[u8]) -> Option<Identity> {
+    fn identity(&self, name: &[u8]) -> Seen<Option<Identity>> {
         self.view.identity(name)
     }
 
-    fn at(&self, path: &[u8]) -> Option<Identity> {
+    fn at(&self, path: &[u8]) -> Seen<Option<Identity>> {
         self.view.at(path)
     }
 }
@@ -267,68 +289,79 @@ impl<F: Files> Looked<F> {
         if is(FileSide::Executable) {
             let file = self.executable.get_or_init(|| self.files.executable());
             let file = file.as_ref().map_err(|error| *error)?;
-            return Ok(file.as_ref().map(|file| self.is_matched(glob, file)));
+            let matched = file.as_ref().map(|file| self.is_matched(glob, file));
+            return matched.transpose();
         }
         let all = self.of_call.get_or_init(|| self.files.of_call());
         let all = all.as_ref().map_err(|error| *error)?;
         let meant = all
             .iter()
             .filter(|sided| is(FileSide::Any) || is(sided.side));
-        let mut matches = meant.map(|sided| self.is_matched(glob, &sided.file));
-        let first = matches.next();
-        Ok(first.map(|first| first || matches.any(|matches| matches)))
+        let mut found = None;
+        for sided in meant {
+            if self.is_matched(glob, &sided.file)? {
+                return Ok(Some(true));
+            }
+            found = Some(false);
+        }
+        Ok(found)
     }
 
     /// Whether a pattern matches a file: by its path as it is known; by being the file that a plain pattern names; or by
     /// lying as the pattern says below the directory that it begins with, by whatever name that is known here.
-    fn is_matched(&self, glob: &WireGlob, file: &File) -> bool {
+    fn is_matched(&self, glob: &WireGlob, file: &File) -> Seen<bool> {
         let path = file.path.as_slice();
-        let mut known = HashMap::new();
-        let mut at = |end: usize| {
-            let found = known.entry(end);
-            *found.or_insert_with(|| self.files.at(path.get(..end).unwrap_or(&[])))
-        };
-        let all = glob.alternatives.into_iter();
-        all.clone()
-            .any(|alternative| is_named(glob, alternative, path))
-            || all.into_iter().any(|alternative| {
-                self.is_the_one(glob, alternative, file)
-                    || self.is_below(glob, alternative, path, &mut at)
-            })
+        let all = glob.alternatives;
+        if all
+            .iter()
+            .any(|alternative| is_named(glob, *alternative, path))
+        {
+            return Ok(true);
+        }
+        for alternative in all {
+            if self.is_the_one(glob, alternative, file)?
+                || self.is_below(glob, alternative, path)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    fn is_the_one(&self, glob: &WireGlob, alternative: WireAlternative, file: &File) -> bool {
-        let name = || literal(glob, alternative, alternative.parts);
-        alternative.is_plain()
-            && file.identity.is_some()
-            && self.files.identity(&name()) == file.identity
+    fn is_the_one(&self, glob: &WireGlob, alternative: WireAlternative, file: &File) -> Seen<bool> {
+        if !alternative.is_plain() || file.identity.is_none() {
+            return Ok(false);
+        }
+        let name = literal(glob, alternative, alternative.parts);
+        Ok(self.files.identity(&name)? == file.identity)
     }
 
     /// Of the root nothing is asked: it has no other name.
-    fn is_below(
-        &self,
-        glob: &WireGlob,
-        alternative: WireAlternative,
-        path: &[u8],
-        at: &mut impl FnMut(usize) -> Option<Identity>,
-    ) -> bool {
+    fn is_below(&self, glob: &WireGlob, alternative: WireAlternative, path: &[u8]) -> Seen<bool> {
         if alternative.begins != BEGINS_AT_ROOT || alternative.directory() == 0 {
-            return false;
+            return Ok(false);
         }
-        let directory = OnceCell::new();
-        let find = || {
-            let name = literal(glob, alternative, alternative.directory());
-            self.files.identity(&name)
-        };
+        let mut directory = None;
         let mut states = glob.begin(alternative);
-        names_of(path).rev().any(|(start, name)| {
+        for (start, name) in names_of(path).rev() {
             states = glob.step(alternative, states, name);
-            let is_candidate = alternative.is_at_directory(states);
-            is_candidate
-                && directory
-                    .get_or_init(find)
-                    .is_some_and(|directory| at(start - 1) == Some(directory))
-        })
+            if !alternative.is_at_directory(states) {
+                continue;
+            }
+            let wanted = if let Some(wanted) = directory {
+                wanted
+            } else {
+                let name = literal(glob, alternative, alternative.directory());
+                *directory.insert(self.files.identity(&name)?)
+            };
+            if wanted.is_none() {
+                return Ok(false);
+            }
+            if self.files.at(path.get(..start - 1).unwrap_or(&[]))? == wanted {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -348,7 +381,7 @@ fn names_of(path: &[u8]) -> impl DoubleEndedIterator<Item = (usize, &[u8])> {
 }
 
 /// Whether an alternative matches a path by its names alone.
-fn is_named(glob: &WireGlob, alternative: WireAlternative, path: &[u8]) -> bool {
+pub(super) fn is_named(glob: &WireGlob, alternative: WireAlternative, path: &[u8]) -> bool {
     let mut states = glob.begin(alternative);
     let mut is_met = false;
     for (_, name) in names_of(path).rev() {

@@ -104,7 +104,7 @@ pub fn answer(rule: &str, backend: Choice) -> &'static str {
     };
     match refused.first() {
         Some(Unsupported::Action { why, .. } | Unsupported::Predicate { why, .. }) => match why {
-            Why::NotBuilt | Why::NotBuiltHere => "no: not built yet",
+            Why::NotBuilt => "no: not built yet",
             Why::NeedsTracer => "no: needs a backend that holds threads",
         },
         _ => "no",

@@ -160,7 +160,7 @@ impl Cell<'_> {
             .fetch_add(1, Relaxed);
     }
 
-    /// Counts a call that passed because its files could not be looked at.
+    /// Counts a call that passed because its files or sockets could not be looked at.
     pub fn add_unseen(&self) {
         self.word(offset_of!(RuleCell, unseen))
             .fetch_add(1, Relaxed);

@@ -12,6 +12,7 @@ use super::files::{Files, NoFiles};
 use super::firing::{Done, Fate};
 use super::memory::{CallSlot, Memory};
 use super::ring::{Receiver, Sender, ring};
+use super::sockets::{NoSockets, Sockets};
 use super::spec::Spec;
 use super::{Backend, BackendError, HookReport, Lost, Report, recorder};
 use crate::plan::Plan;
@@ -35,6 +36,9 @@ pub enum Unsupported {
     /// All are called the same.
     #[error("all callers of the mock backend have one name, and one user")]
     Callers,
+    /// Calls have no sockets.
+    #[error("no call of the mock backend's is about sockets")]
+    Sockets,
     /// Calls have no files.
     #[error("no call of the mock backend's is about files")]
     Files,
@@ -63,6 +67,10 @@ impl Asked for Caller {
 
     fn files(&self) -> impl Files {
         NoFiles
+    }
+
+    fn sockets(&self) -> impl Sockets {
+        NoSockets
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ptrace;
 mod recorder;
 pub mod report;
 mod ring;
+pub mod sockets;
 pub mod spec;
 mod support;
 mod threads;
@@ -121,9 +122,12 @@ pub enum BackendError {
         "this kernel preempts its own programs (PREEMPT_RT): they cannot hand a thread over before its call goes on"
     )]
     Realtime,
-    /// A rule asks for names that the kernel does not let finject read.
+    /// A rule is about files, and the kernel's structures of them are others than this version knows.
+    #[error("this kernel's structures of files are none that this version of finject knows")]
+    NoPaths,
+    /// A rule asks for names or sockets that the kernel does not let finject look at.
     #[error(
-        "the kernel does not let finject's process read the names that a command's calls give (kernel.yama.ptrace_scope is {0})"
+        "the kernel does not let finject's process look at the names and sockets of a command's calls (kernel.yama.ptrace_scope is {0})"
     )]
     NamesUnread(u8),
     /// A process is another session's target.
@@ -177,10 +181,15 @@ impl BackendError {
             Self::Engine(error) if error.is_machine() => vec![
                 "use --backend ptrace, which stops threads at every call; or name fewer calls".into(),
             ],
-            Self::NamesUnread(_) => vec![
-                "use --backend ptrace, or run finject as root (in a container with --cap-add=SYS_PTRACE)"
-                    .into(),
+            Self::NamesUnread(scope) => vec![
+                match scope {
+                    0 | 1 => "use --backend ptrace, or run finject as root (in a container with --cap-add=SYS_PTRACE)",
+                    2 => "run finject as root (in a container with --cap-add=SYS_PTRACE)",
+                    _ => "this lasts until the machine is booted again, without kernel.yama.ptrace_scope=3",
+                }
+                .into(),
             ],
+            Self::NoPaths => vec!["use --backend ptrace, which looks at files on any kernel".into()],
             Self::Realtime => vec!["use --backend ptrace, which holds threads on any kernel".into()],
             Self::AnothersTarget(_) => vec![
                 "finject ctl add has a rule join that session; finject ctl list tells which run"
@@ -231,6 +240,7 @@ impl BackendError {
                 | Self::Collision { .. }
                 | Self::NoSuchStub { .. }
                 | Self::Realtime
+                | Self::NoPaths
                 | Self::NamesUnread(_)
                 | Self::AnothersTarget(_)
                 | Self::Launch(LaunchError::Filter(_))

@@ -61,7 +61,7 @@ pub struct RuleReport {
     pub contended: u64,
     /// Calls that passed because there was no room for another process's or thread's counter.
     pub scopes_full: u64,
-    /// Calls that passed because their files could not be looked at.
+    /// Calls that passed because their files or sockets could not be looked at.
     pub unseen: u64,
     /// Calls that the rule names, and whose arguments it is not about.
     pub excluded: u64,

@@ -1,7 +1,7 @@
 //! Whether a backend carries a whole plan out, from what it says of single actions.
 
 use injector_common::limits::{
-    MAX_CALLER_TESTS, MAX_NR, MAX_PATH_TESTS, MAX_RULES, MAX_STEPS, MAX_TESTS,
+    MAX_CALLER_TESTS, MAX_NR, MAX_PATH_TESTS, MAX_RULES, MAX_SOCKET_TESTS, MAX_STEPS, MAX_TESTS,
 };
 
 use super::Unsupported;
@@ -53,10 +53,10 @@ pub(super) fn in_the_kernel(rule: &ResolvedRule, predicate: &Predicate<Integer>)
             };
             glob.begins_anywhere() && rule.calls.iter().all(has_one)
         }
-        Predicate::Path { .. } | Predicate::Exe { .. } => false,
+        Predicate::Path { .. } | Predicate::Exe { .. } | Predicate::Socket { .. } => false,
         _ => true,
     };
-    (!is_looked_at).then_some(Why::NotBuiltHere)
+    (!is_looked_at).then_some(Why::NotBuilt)
 }
 
 /// Whether the whole plan can be carried out by a backend; every part that cannot. `action` and `predicate` say
@@ -107,12 +107,6 @@ pub(super) fn admit(
         }
         for problem in lower(rule).err().unwrap_or_default() {
             problems.push(match problem {
-                NotLowered::Predicate(unknown) => Unsupported::Predicate {
-                    rule: name(),
-                    predicate: unknown.to_string(),
-                    backend,
-                    why: Why::NotBuilt,
-                },
                 NotLowered::TooManyBits(number) => Unsupported::TooManyBits {
                     rule: name(),
                     number,
@@ -126,6 +120,11 @@ pub(super) fn admit(
                     rule: name(),
                     number,
                     limit: MAX_CALLER_TESTS,
+                },
+                NotLowered::TooManySocketTests(number) => Unsupported::TooManySocketTests {
+                    rule: name(),
+                    number,
+                    limit: MAX_SOCKET_TESTS,
                 },
                 NotLowered::TooManyPathTests(number) => Unsupported::TooManyPathTests {
                     rule: name(),

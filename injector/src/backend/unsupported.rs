@@ -7,10 +7,8 @@ use crate::rule::glob::TooLarge;
 /// Why a part is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The mechanism could, and the backend does not do it yet.
+    /// The mechanism could, and the backend does not do it yet; one that traces does.
     NotBuilt,
-    /// The same, and another backend does it.
-    NotBuiltHere,
     /// No program in the kernel can; a thread has to be held by a tracer.
     NeedsTracer,
 }
@@ -71,6 +69,16 @@ pub enum Unsupported {
     /// Too many predicates on who calls.
     #[error("rule {rule}: {number} predicates on who calls are more than a rule can have")]
     TooManyCallerTests {
+        /// The rule's name.
+        rule: String,
+        /// How many there are.
+        number: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Too many predicates on sockets.
+    #[error("rule {rule}: {number} predicates on sockets are more than a rule can have")]
+    TooManySocketTests {
         /// The rule's name.
         rule: String,
         /// How many there are.
@@ -141,10 +149,7 @@ impl Unsupported {
     pub fn help(&self) -> String {
         match self {
             Self::Action { why, .. } | Self::Predicate { why, .. } => match why {
-                Why::NotBuilt => "no backend of this version does it; the rule is well formed and \
-                                  will be taken once one does"
-                    .into(),
-                Why::NotBuiltHere => "use --backend ptrace, which does".into(),
+                Why::NotBuilt => "use --backend ptrace, which does".into(),
                 Why::NeedsTracer => {
                     "a thread has to be held for it: use --backend ptrace, which does".into()
                 }
@@ -161,7 +166,9 @@ impl Unsupported {
                 format!("at most {limit}, `fd=` included: leave out those that the others imply")
             }
             Self::Glob { .. } => "make it several rules".into(),
-            Self::TooManyCallerTests { limit, .. } | Self::TooManyPathTests { limit, .. } => {
+            Self::TooManyCallerTests { limit, .. }
+            | Self::TooManyPathTests { limit, .. }
+            | Self::TooManySocketTests { limit, .. } => {
                 format!("at most {limit}: leave out those that the others imply")
             }
             Self::TooManyBits { .. } => format!("at most {MAX_FLIPS}"),

@@ -412,6 +412,7 @@ mod tests {
     use crate::backend::decider::{Asked, Caller, Decider};
     use crate::backend::files::{Files, NoFiles};
     use crate::backend::memory::CallSlot;
+    use crate::backend::sockets::{NoSockets, Sockets};
     use crate::backend::spec::{Spec, SpecRule};
     use crate::plan::Arming;
     use crate::rule::{RuleText, compile};
@@ -440,6 +441,10 @@ mod tests {
 
         fn files(&self) -> impl Files {
             NoFiles
+        }
+
+        fn sockets(&self) -> impl Sockets {
+            NoSockets
         }
     }
 

@@ -60,6 +60,23 @@ impl IpNet {
         }
     }
 
+    /// Whether they are IPv4 addresses.
+    pub fn is_v4(self) -> bool {
+        self.base.is_ipv4()
+    }
+
+    /// The address as 128 bits, an IPv4 one as IPv6 maps it, and which of them all addresses share.
+    pub fn bits(self) -> (u128, u128) {
+        let (bits, len) = match self.base {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), self.len.saturating_add(96)),
+            IpAddr::V6(v6) => (v6.to_bits(), self.len),
+        };
+        let mask = u128::MAX
+            .checked_shl(128 - u32::from(len.min(128)))
+            .unwrap_or(0);
+        (bits, mask)
+    }
+
     /// Whether the address is one of these.
     pub fn contains(self, address: IpAddr) -> bool {
         let address = match (self.base, address) {

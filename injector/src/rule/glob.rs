@@ -475,7 +475,9 @@ mod tests {
                 .compile_matcher();
             let own = Glob::new(&*glob).unwrap().wire();
             prop_assume!(own.is_ok());
-            prop_assert_eq!(matches(&own.unwrap(), &path), reference.is_match(&path), "{} {}", glob, path);
+            // Before the first slash it sees a name, an empty one.
+            let seen = if glob.starts_with('/') { &path } else { &path[1..] };
+            prop_assert_eq!(matches(&own.unwrap(), &path), reference.is_match(seen), "{} {}", glob, path);
         }
     }
 

@@ -9,21 +9,25 @@ use injector_common::args::{
 use injector_common::caller::{CALLER_IS, CALLER_IS_NOT};
 use injector_common::glob::{PATH_IS, PATH_IS_NOT};
 use injector_common::limits::{
-    MAX_CALLER_TESTS, MAX_FLIPS, MAX_PATH_TESTS, MAX_POSITION, MAX_STEPS, MAX_TESTS,
+    MAX_CALLER_TESTS, MAX_FLIPS, MAX_PATH_TESTS, MAX_POSITION, MAX_SOCKET_TESTS, MAX_STEPS,
+    MAX_TESTS,
 };
 use injector_common::rule::{
     ACT_AFTER_DELAY, ACT_AFTER_HOLD, ACT_AFTER_KILL, ACT_AFTER_RESULT, ACT_AFTER_SIGNAL,
     ACT_CORRUPT, ACT_DELAY, ACT_EDITS, ACT_HOLD, ACT_KILL, ACT_RESULT, ACT_SHORT, ACT_SIGNAL,
     ACT_STOP,
 };
+use injector_common::socket::{FAMILY_NONE, FAMILY_UNIX, FAMILY_V6, SOCKET_IS, SOCKET_IS_NOT};
 use injector_common::{
-    ArgKinds, CallerFact, CallerFacts, DataKind, FileSide, Scope as WireScope, WireCallerTest,
-    WireGlob, WirePathTest, WireRule, WireStep, WireTest, WireWait,
+    AddressKind, ArgKinds, CallerFact, CallerFacts, DataKind, FileSide, Scope as WireScope,
+    SocketSide, WireCallerTest, WireGlob, WirePathTest, WireRule, WireSocketTest, WireStep,
+    WireTest, WireWait,
 };
 
+use super::address::AddressPattern;
 use super::ast::{
     Action, After, ArgOp, CommOf, Delay, HOLD_DEFAULT, Integer, Predicate, RetValue, Scope, Short,
-    Side,
+    Side, SocketEnd,
 };
 use super::glob::{Glob, TooLarge};
 use super::{ResolvedRule, Step};
@@ -32,14 +36,14 @@ use crate::syscall::{CallId, DataPlace, Direction, arg_width, by_id};
 /// A part of a rule that has no wire form.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotLowered {
-    /// A predicate.
-    Predicate(Predicate<Integer>),
     /// More bits to flip than one firing may; how many.
     TooManyBits(u32),
     /// More predicates on arguments than a rule can have; how many there are.
     TooManyTests(usize),
     /// More predicates on who calls than a rule can have; how many there are.
     TooManyCallerTests(usize),
+    /// More predicates on sockets than a rule can have; how many there are.
+    TooManySocketTests(usize),
     /// More predicates on files than a rule can have; how many there are.
     TooManyPathTests(usize),
     /// A pattern of which there is too much; as written.
@@ -60,7 +64,7 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
 pub struct Lowered {
     /// Its wire form.
     pub wire: WireRule,
-    /// The patterns of its tests of files, in their order.
+    /// The patterns of its tests of files, in their order, and behind them those of its tests of unix sockets.
     pub globs: Vec<WireGlob>,
 }
 
@@ -93,12 +97,13 @@ pub fn lower(rule: &ResolvedRule) -> Result<Lowered, Vec<NotLowered>> {
     } as u32;
 
     let (mut tests, mut callers) = (Vec::new(), Vec::new());
-    let (mut paths, mut globs) = (Vec::new(), Vec::new());
+    let (mut paths, mut sockets) = (Vec::new(), Vec::new());
+    let (mut globs, mut names) = (Vec::new(), Vec::new());
     for predicate in &rule.preds {
         match lower_predicate(predicate) {
-            Some(Test::Argument(test)) => tests.push(test),
-            Some(Test::Caller(test)) => callers.push(test),
-            Some(Test::Path(test, glob)) => match glob.wire() {
+            Test::Argument(test) => tests.push(test),
+            Test::Caller(test) => callers.push(test),
+            Test::Path(test, glob) => match glob.wire() {
                 Ok(glob) => {
                     paths.push(test);
                     globs.push(glob);
@@ -107,7 +112,16 @@ pub fn lower(rule: &ResolvedRule) -> Result<Lowered, Vec<NotLowered>> {
                     problems.push(NotLowered::Glob(glob.as_str().to_owned(), too_large));
                 }
             },
-            None => problems.push(NotLowered::Predicate(predicate.clone())),
+            Test::Socket(test, name) => {
+                sockets.push(test);
+                match name.map(Glob::wire).transpose() {
+                    Ok(name) => names.extend(name),
+                    Err(too_large) => {
+                        let text = name.map_or("", Glob::as_str).to_owned();
+                        problems.push(NotLowered::Glob(text, too_large));
+                    }
+                }
+            }
         }
     }
     if callers.len() > MAX_CALLER_TESTS {
@@ -115,8 +129,14 @@ pub fn lower(rule: &ResolvedRule) -> Result<Lowered, Vec<NotLowered>> {
     } else {
         wire.callers[..callers.len()].copy_from_slice(&callers);
     }
-    if paths.len() > MAX_PATH_TESTS {
-        problems.push(NotLowered::TooManyPathTests(paths.len()));
+    globs.append(&mut names);
+    if sockets.len() > MAX_SOCKET_TESTS {
+        problems.push(NotLowered::TooManySocketTests(sockets.len()));
+    } else {
+        wire.sockets[..sockets.len()].copy_from_slice(&sockets);
+    }
+    if globs.len() > MAX_PATH_TESTS {
+        problems.push(NotLowered::TooManyPathTests(globs.len()));
     } else {
         wire.paths[..paths.len()].copy_from_slice(&paths);
     }
@@ -165,10 +185,11 @@ enum Test<'a> {
     Argument(WireTest),
     Caller(WireCallerTest),
     Path(WirePathTest, &'a Glob),
+    Socket(WireSocketTest, Option<&'a Glob>),
 }
 
-/// A predicate as a test; [`None`] where it has no wire form.
-fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test<'_>> {
+/// A predicate as a test.
+fn lower_predicate(predicate: &Predicate<Integer>) -> Test<'_> {
     let caller = |fact: CallerFact, negated: bool, value| {
         let op = if negated { CALLER_IS_NOT } else { CALLER_IS };
         let fact = fact as u32;
@@ -177,7 +198,7 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test<'_>> {
     let path = |side: FileSide, negated: bool, glob| {
         let op = if negated { PATH_IS_NOT } else { PATH_IS };
         let side = side as u32;
-        Some(Test::Path(WirePathTest { side, op }, glob))
+        Test::Path(WirePathTest { side, op }, glob)
     };
     let argument = match predicate {
         Predicate::Fd { negated, fd } => WireTest {
@@ -214,10 +235,10 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test<'_>> {
             let mut name = [0; 16];
             let bytes = comm.as_str().as_bytes();
             name[..bytes.len()].copy_from_slice(bytes);
-            return Some(caller(fact, *negated, CallerFacts::name_of(&name)));
+            return caller(fact, *negated, CallerFacts::name_of(&name));
         }
         Predicate::Uid { negated, uid } => {
-            return Some(caller(CallerFact::Uid, *negated, CallerFacts::uid(*uid)));
+            return caller(CallerFact::Uid, *negated, CallerFacts::uid(*uid));
         }
         Predicate::Path {
             side,
@@ -232,9 +253,42 @@ fn lower_predicate(predicate: &Predicate<Integer>) -> Option<Test<'_>> {
             return path(side, *negated, glob);
         }
         Predicate::Exe { negated, glob } => return path(FileSide::Executable, *negated, glob),
-        Predicate::Socket { .. } => return None,
+        Predicate::Socket {
+            end,
+            negated,
+            address,
+        } => {
+            let side = match end {
+                SocketEnd::Peer => SocketSide::Peer,
+                SocketEnd::Local => SocketSide::Own,
+            };
+            return lower_socket(side, *negated, address);
+        }
     };
-    Some(Test::Argument(argument))
+    Test::Argument(argument)
+}
+
+fn lower_socket(side: SocketSide, negated: bool, address: &AddressPattern) -> Test<'_> {
+    let mut test = WireSocketTest {
+        side: side as u32,
+        op: if negated { SOCKET_IS_NOT } else { SOCKET_IS },
+        ..WireSocketTest::NONE
+    };
+    let (net, port) = match address {
+        AddressPattern::Unix(name) => {
+            test.family = FAMILY_UNIX;
+            return Test::Socket(test, Some(name));
+        }
+        AddressPattern::Ip { net, port } => (net, port),
+    };
+    test.port = port.unwrap_or(0).into();
+    if let Some(net) = net {
+        let (bits, mask) = net.bits();
+        let words = |bits: u128| [(bits >> 64) as u64, bits as u64];
+        (test.address, test.mask) = (words(bits), words(mask));
+        test.family = if net.is_v4() { FAMILY_NONE } else { FAMILY_V6 };
+    }
+    Test::Socket(test, None)
 }
 
 /// How the kernel reads a call's arguments, as the deciding side takes it.
@@ -248,6 +302,15 @@ pub fn kinds_of(call: CallId) -> ArgKinds {
     let roles = by_id(call).map(|call| call.roles()).unwrap_or_default();
     if let Some(arg) = roles.fd() {
         kinds = kinds.with_descriptor(arg.into());
+    }
+    if let Some(address) = roles.address {
+        kinds = kinds.with_address(match (address.peer, address.at) {
+            (true, 2) => AddressKind::PeerInSecond,
+            (false, 2) => AddressKind::OwnInSecond,
+            (true, 5) => AddressKind::PeerInFifth,
+            // There is no other (a test looks).
+            _ => AddressKind::None,
+        });
     }
     let Some(data) = roles.data else {
         return kinds;
@@ -570,13 +633,6 @@ mod tests {
             refused(&many(MAX_TESTS + 1)),
             [NotLowered::TooManyTests(MAX_TESTS + 1)]
         );
-        assert!(matches!(
-            refused("write(peer=unix:/a,fd=3,addr=:80)=EIO")[..],
-            [
-                NotLowered::Predicate(Predicate::Socket { .. }),
-                NotLowered::Predicate(Predicate::Socket { .. })
-            ]
-        ));
     }
 
     #[test]
@@ -608,6 +664,75 @@ mod tests {
             &refused(&format!("fsync(path={long})=EIO"))[..],
             [NotLowered::Glob(glob, _)] if *glob == long
         ));
+    }
+
+    #[test]
+    fn predicates_on_sockets_become_tests() {
+        const ALL: u64 = u64::MAX;
+        let sockets = |rule: &str| {
+            let rule = format!("connect({rule})=EIO");
+            let lowered = lower(&compile(&[RuleText::new(rule)]).unwrap().rules[0]).unwrap();
+            (lowered.wire.sockets, lowered.globs)
+        };
+        let test = |address, mask, port, family| WireSocketTest {
+            address,
+            mask,
+            port,
+            family,
+            side: SocketSide::Peer as u32,
+            op: SOCKET_IS,
+        };
+        for (rule, expected) in [
+            (
+                "peer=10.0.0.7",
+                test([0, 0xffff_0a00_0007], [ALL; 2], 0, FAMILY_NONE),
+            ),
+            (
+                "peer=10.0.0.0/8:80",
+                test([0, 0xffff_0a00_0000], [ALL, ALL << 24], 80, FAMILY_NONE),
+            ),
+            ("peer=:443", test([0; 2], [0; 2], 443, FAMILY_NONE)),
+            (
+                "peer=[2001:db8::/32]:1",
+                test([0x2001_0db8 << 32, 0], [ALL << 32, 0], 1, FAMILY_V6),
+            ),
+            ("peer=::/0", test([0; 2], [0; 2], 0, FAMILY_V6)),
+            ("peer=unix:/a", test([0; 2], [0; 2], 0, FAMILY_UNIX)),
+        ] {
+            assert_eq!(sockets(rule).0, [expected, WireSocketTest::NONE], "{rule}");
+        }
+        let ([peer, own], globs) = sockets("peer!=unix:/a,addr=unix:*.sock,path=*.db");
+        assert_eq!(
+            (peer.side, peer.op),
+            (SocketSide::Peer as u32, SOCKET_IS_NOT)
+        );
+        assert_eq!((own.side, own.op), (SocketSide::Own as u32, SOCKET_IS));
+        let wanted = ["*.db", "/a", "*.sock"];
+        assert_eq!(
+            globs,
+            wanted.map(|glob| Glob::new(glob).unwrap().wire().unwrap())
+        );
+        let many = "connect(peer!=:1,peer!=:2,peer!=:3)=EIO";
+        assert_eq!(refused(many), [NotLowered::TooManySocketTests(3)]);
+        let five = "connect(peer=unix:/a,path=*.1,path=*.2,path=*.3,path=*.4)=EIO";
+        assert_eq!(refused(five), [NotLowered::TooManyPathTests(5)]);
+    }
+
+    #[test]
+    fn calls_give_addresses_in_three_places() {
+        for name in crate::syscall::names() {
+            for call in crate::syscall::by_name(name) {
+                let kind = kinds_of(call.id()).address();
+                let expected = match *name {
+                    "connect" => AddressKind::PeerInSecond,
+                    "bind" => AddressKind::OwnInSecond,
+                    "sendto" => AddressKind::PeerInFifth,
+                    _ => AddressKind::None,
+                };
+                assert_eq!(kind, expected, "{name}");
+                assert_eq!(call.roles().address.is_some(), kind != AddressKind::None);
+            }
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Summary {
                 ),
                 (
                     report.unseen,
-                    "calls passed: their files could not be looked at",
+                    "calls passed: their files or sockets could not be looked at",
                 ),
                 (
                     report.scopes_full,
@@ -363,6 +363,12 @@ fn never_came(
 ) -> String {
     let asked: Vec<String> = rule.preds.iter().map(ToString::to_string).collect();
     let asked = asked.join(", ");
+    if report.unseen > 0 {
+        return format!(
+            "{} of its calls came whose files or sockets could not be looked at",
+            report.unseen
+        );
+    }
     if report.excluded > 0 {
         return format!("{} of its calls came, none with {asked}", report.excluded);
     }

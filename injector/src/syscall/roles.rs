@@ -66,6 +66,13 @@ pub enum PathRole {
 pub enum Follow {
     /// Followed.
     Always,
+    /// Followed; without any name the descriptor's own file is meant.
+    AlwaysOrFile,
+    /// Followed, and the directory's own root, as the `struct open_how` says to which that argument points.
+    How {
+        /// The argument with the pointer.
+        arg: u8,
+    },
     /// Taken itself.
     Never,
     /// Followed unless `flag` is set in that argument.
@@ -279,7 +286,8 @@ const ROLES: &[(&str, Roles)] = &[
     ("fsync", fds(&[1])),
     ("ftruncate", fds(&[1])),
     ("ftruncate64", fds(&[1])),
-    ("futimesat", paths(&[at(1, Always)])),
+    // Without a name it is about the descriptor.
+    ("futimesat", paths(&[at(1, Follow::AlwaysOrFile)])),
     ("getdents", fds(&[1])),
     ("getdents64", fds(&[1])),
     ("getpeername", fds(&[1])),
@@ -318,8 +326,7 @@ const ROLES: &[(&str, Roles)] = &[
     ("oldstat", paths(&[at_cwd(1, Always)])),
     ("open", paths(&[at_cwd(1, o_nofollow(2))])),
     ("openat", paths(&[at(1, o_nofollow(3))])),
-    // The flags of openat2 are in a struct; most callers follow.
-    ("openat2", paths(&[at(1, Always)])),
+    ("openat2", paths(&[at(1, Follow::How { arg: 3 })])),
     ("open_tree", paths(&[at(1, nofollow(3))])),
     ("pread64", data(In, Buffer { at: 2, len: 3 })),
     ("preadv", data(In, Vector { at: 2, count: 3 })),

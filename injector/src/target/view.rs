@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, StatxFlags, fstatfs, openat,
-    openat2, readlinkat, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, StatxFlags, fstat,
+    fstatfs, openat, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
 
@@ -47,6 +47,23 @@ pub enum Base {
     Current,
     /// At the directory of a descriptor.
     Descriptor(i32),
+}
+
+/// How a name is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// A link as its last name is followed.
+    pub is_followed: bool,
+    /// The directory where it starts is the root (`RESOLVE_IN_ROOT` of openat2(2)).
+    pub is_within: bool,
+}
+
+impl Way {
+    /// As most calls walk.
+    pub const FOLLOWED: Self = Self {
+        is_followed: true,
+        is_within: false,
+    };
 }
 
 /// `AT_FDCWD` of include/uapi/linux/fcntl.h.
@@ -91,6 +108,14 @@ fn lost_on_the_way<T>(error: Errno) -> Seen<Option<T>> {
     }
 }
 
+/// A question after a file that is asked for by a pattern: whether it is another one is not known where it cannot be asked.
+fn not_there(error: Errno) -> Seen<Option<Identity>> {
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::SRCH => Ok(None),
+        _ => Err(Unseen(error)),
+    }
+}
+
 /// The same of what /proc shows of the process, where finject may have no business.
 fn hidden<T>(error: Errno) -> Seen<Option<T>> {
     match error {
@@ -124,16 +149,18 @@ impl View {
     }
 
     /// The file of a name, whether it is there yet or not; [`None`] where the directory that it would lie in cannot be.
-    pub fn named(self, name: &[u8], base: Base, follow: bool) -> Seen<Option<File>> {
+    pub fn named(self, name: &[u8], base: Base, way: Way) -> Seen<Option<File>> {
         if name.is_empty() {
             return Ok(None);
         }
-        let root = match self.root() {
+        let mut root = match self.root() {
             Ok(root) => root,
             Err(error) => return hidden(error),
         };
         let start = match base {
-            _ if name.starts_with(b"/") => root.try_clone().map_err(|_| Unseen(Errno::MFILE))?,
+            _ if name.starts_with(b"/") && !way.is_within => {
+                root.try_clone().map_err(|_| Unseen(Errno::MFILE))?
+            }
             Base::Current => match open_link(&self.proc("cwd")) {
                 Ok(start) => start,
                 Err(error) => return hidden(error),
@@ -143,7 +170,10 @@ impl View {
                 Err(error) => return hidden(error),
             },
         };
-        match self.walk(root.as_fd(), start, name, follow) {
+        if way.is_within {
+            root = start.try_clone().map_err(|_| Unseen(Errno::MFILE))?;
+        }
+        match self.walk(root.as_fd(), start, name, way.is_followed) {
             Ok(Walked::At(file)) => self.known(&file),
             Ok(Walked::Missing(parent, rest)) => {
                 let names = rest.split(|byte| *byte == b'/');
@@ -170,13 +200,40 @@ impl View {
     }
 
     /// Which file an absolute name is, its links followed; [`None`] where it is none.
-    pub fn identity(self, path: &[u8]) -> Option<Identity> {
-        let root = self.root().ok()?;
-        let start = root.try_clone().ok()?;
-        match self.walk(root.as_fd(), start, path, true).ok()? {
-            Walked::At(file) => identity_of(file.as_fd()).ok(),
-            Walked::Missing(..) => None,
-        }
+    pub fn identity(self, path: &[u8]) -> Seen<Option<Identity>> {
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(error) => return hidden(error),
+        };
+        let start = root.try_clone().map_err(|_| Unseen(Errno::MFILE))?;
+        let walked = self.walk(root.as_fd(), start, path, true);
+        let found = walked.and_then(|walked| match walked {
+            Walked::At(file) => identity_of(file.as_fd()).map(Some),
+            Walked::Missing(..) => Ok(None),
+        });
+        found.or_else(not_there)
+    }
+
+    /// The process's own directory of a procfs, or its thread's: by the number that it has in its own pid namespace, of which
+    /// the procfs that it sees mostly is.
+    fn own_directory(self, proc: &OwnedFd, of_thread: bool) -> Result<OwnedFd, Errno> {
+        let number = |id: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))?;
+            line.split_ascii_whitespace()
+                .next_back()?
+                .parse::<u32>()
+                .ok()
+        };
+        let tgid = number(self.tgid).ok_or(Errno::SRCH)?;
+        let name = if of_thread {
+            format!("{tgid}/task/{}", number(self.tid).ok_or(Errno::SRCH)?)
+        } else {
+            tgid.to_string()
+        };
+        open_in(proc, name.as_bytes(), OFlags::DIRECTORY)
     }
 
     fn proc(self, rest: &str) -> PathBuf {
@@ -198,10 +255,8 @@ impl View {
 
     /// By which path a file is known.
     fn known(self, file: &OwnedFd) -> Seen<Option<File>> {
-        let identity = match identity_of(file.as_fd()) {
-            Ok(identity) => identity,
-            Err(error) => return lost_on_the_way(error),
-        };
+        // Whoever serves the file may not tell everybody: then it is known by its path alone.
+        let identity = identity_of(file.as_fd()).ok();
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = match readlinkat(CWD, own, Vec::new()) {
             Ok(link) => link.into_bytes(),
@@ -216,38 +271,43 @@ impl View {
         };
         let mut path = below(&root, link);
         if let Some(before) = path.strip_suffix(DELETED)
-            && self.at(&path) != Some(identity)
+            && (identity.is_none() || !matches!(self.at(&path), Ok(at) if at == identity))
         {
             // Files of the kernel's own have a name that never was in a directory: `/memfd:x`.
             let has_no_name = before.starts_with(b"/memfd:") || before.starts_with(b"/SYSV");
-            if has_no_name || matches!(before, b"/dev/zero" | b"/[aio]" | b"/anon_hugepage") {
+            let is_special = matches!(
+                before,
+                b"/dev/zero" | b"/[aio]" | b"/anon_hugepage" | b"/secretmem"
+            );
+            if has_no_name || is_special {
                 return Ok(None);
             }
             path.truncate(before.len());
         }
-        Ok(Some(File {
-            path,
-            identity: Some(identity),
-        }))
+        Ok(Some(File { path, identity }))
     }
 
     /// Which file lies at a path as it is known, without links.
-    pub fn at(self, path: &[u8]) -> Option<Identity> {
-        let root = self.root().ok()?;
+    pub fn at(self, path: &[u8]) -> Seen<Option<Identity>> {
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(error) => return hidden(error),
+        };
         let relative = path.strip_prefix(b"/").unwrap_or(path);
         if relative.is_empty() {
-            return identity_of(root.as_fd()).ok();
+            return identity_of(root.as_fd()).map(Some).or_else(not_there);
         }
         let found = statx(
             &root,
             OsStr::from_bytes(relative),
-            AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+            AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC,
             StatxFlags::INO,
         );
-        found.ok().map(|found| Identity {
+        let identity = |found: Statx| Identity {
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
-        })
+        };
+        found.map(|found| Some(identity(found))).or_else(not_there)
     }
 
     fn walk(
@@ -291,7 +351,8 @@ impl View {
         let mut at = start;
         let mut links = 0;
         // A slash behind the last name asks for a directory, and so for what a link leads to.
-        let follow = follow || name.ends_with(b"/");
+        let is_directory = name.ends_with(b"/") || name.ends_with(b"/.");
+        let follow = follow || is_directory;
         let mut left: VecDeque<Vec<u8>> = names_of(name).collect();
         while let Some(name) = left.pop_front() {
             if name == b".." {
@@ -327,8 +388,8 @@ impl View {
             let text = text.into_bytes();
             if fstatfs(&next)?.f_type == PROC_SUPER_MAGIC {
                 match (name.as_slice(), text.starts_with(b"self/")) {
-                    (b"self", _) => at = open_link(Path::new(&format!("/proc/{}", self.tgid)))?,
-                    (b"thread-self", _) => at = open_link(&self.proc(""))?,
+                    (b"self", _) => at = self.own_directory(&at, false)?,
+                    (b"thread-self", _) => at = self.own_directory(&at, true)?,
                     // /proc/mounts and its like.
                     (_, true) => prepend(&mut left, &text),
                     // One that is no name: it leads to the file itself.
@@ -340,6 +401,9 @@ impl View {
                 at = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
             }
             prepend(&mut left, &text);
+        }
+        if is_directory && FileType::from_raw_mode(fstat(&at)?.st_mode) != FileType::Directory {
+            return Err(Errno::NOTDIR);
         }
         Ok(Walked::At(at))
     }
@@ -369,12 +433,15 @@ fn open_in(directory: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, E
 
 /// A directory, told from the same one by another mount.
 fn place_of(directory: BorrowedFd<'_>) -> Result<(Identity, u64), Errno> {
-    let mount = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let mount = statx(directory, c"", flags, StatxFlags::MNT_ID)?;
     Ok((identity_of(directory)?, mount.stx_mnt_id))
 }
 
 fn identity_of(file: BorrowedFd<'_>) -> Result<Identity, Errno> {
-    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
+    // What the kernel knows already is enough: to ask a server for it would wait for it, and it may be the target itself.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = statx(file, c"", flags, StatxFlags::INO)?;
     Ok(Identity {
         device: (found.stx_dev_major, found.stx_dev_minor),
         inode: found.stx_ino,

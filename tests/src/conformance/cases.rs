@@ -19,6 +19,10 @@ use super::{
         paths_are_those_that_the_program_sees, roots_end_what_is_seen_of_a_path,
         the_program_is_asked_for,
     },
+    sockets::{
+        a_peer_is_known_by_the_address_that_is_given, a_peer_is_known_by_the_socket,
+        a_peer_may_have_a_name, an_own_address_is_known_where_it_is_given,
+    },
     waits::{
         a_call_waits_after_it_has_run, a_call_waits_and_then_fails, a_call_waits_and_then_runs,
         a_handler_may_jump_out_of_a_held_call, a_handler_may_run_before_a_held_call,
@@ -128,6 +132,10 @@ cases! {
     paths_are_those_that_the_program_sees: "fsync(path=/a/**)=EIO" needs Files,
     the_program_is_asked_for: "fsync(exe=/a)=EIO" needs Files,
     a_32_bit_callers_files_are_told_apart: "fsync(path=/a/**)=EIO" needs Files,
+    a_peer_is_known_by_the_address_that_is_given: "connect(peer=10.0.0.7)=EIO" needs Sockets,
+    a_peer_is_known_by_the_socket: "sendto(peer=10.0.0.7)=EIO" needs Sockets,
+    an_own_address_is_known_where_it_is_given: "bind(addr=10.0.0.7)=EIO" needs Sockets,
+    a_peer_may_have_a_name: "connect(peer=unix:name)=EIO" needs Sockets,
 }
 
 /// musl: all calls come from the loader's mapping. The program opens one file, by open(2), and the

@@ -58,7 +58,17 @@ fn failed(rig: &Rig, program: &str, tree: &Tree, rule: &str, ways: &[&str]) -> V
         .into_iter()
         .chain(ways.iter().map(String::as_str))
         .collect();
-    let mut running = rig.start(&["--rule", &rule], program, &arguments);
+    ways_under(rig, program, &rule, &arguments)
+}
+
+/// Which of the ways of a program a rule makes fail; a way that is no call is left out.
+pub(super) fn ways_under(
+    rig: &Rig,
+    program: &str,
+    rule: &str,
+    arguments: &[&str],
+) -> Vec<(String, bool)> {
+    let mut running = rig.start(&["--rule", rule], program, arguments);
     running.victim.go();
     running.victim.done();
     let (ended, summary, _) = running.finish();

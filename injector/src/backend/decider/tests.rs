@@ -3,11 +3,14 @@
 use injector_common::rule::{ACT_DELAY, ACT_RESULT};
 
 use super::*;
-use crate::backend::files::NoFiles;
+use crate::backend::files::{NoFiles, Sided};
 use crate::backend::recorder::Recorder;
+use crate::backend::sockets::{End, NoSockets};
 use crate::backend::spec::SpecRule;
 use crate::plan::Arming;
 use crate::rule::{RuleText, compile};
+use crate::target::view::{File, Identity, Seen, Unseen};
+use injector_common::SocketSide;
 
 const CALL: CallSlot = CallSlot {
     compat: false,
@@ -66,6 +69,10 @@ impl Asked for By {
     fn files(&self) -> impl Files {
         NoFiles
     }
+
+    fn sockets(&self) -> impl Sockets {
+        NoSockets
+    }
 }
 
 /// Nothing is to be asked.
@@ -86,6 +93,10 @@ impl Asked for Unasked {
 
     fn files(&self) -> impl Files {
         NoFiles
+    }
+
+    fn sockets(&self) -> impl Sockets {
+        NoSockets
     }
 }
 
@@ -336,4 +347,78 @@ fn lengths_of_waits_are_the_seeds() {
     let decided = held.decide(CALL, &NO_ARGS, &By::default());
     let wait = decided.firings[0].wait().unwrap();
     assert_eq!((wait.ns, wait.is_hold), (2_000_000_000, true));
+}
+
+/// A call whose files and sockets cannot be looked at.
+struct Hidden;
+
+impl Asked for Hidden {
+    fn caller(&self) -> Option<Caller> {
+        None
+    }
+
+    fn caller_facts(&self) -> Option<CallerFacts> {
+        None
+    }
+
+    fn data(&self) -> Data {
+        Data::NONE
+    }
+
+    fn files(&self) -> impl Files {
+        Self
+    }
+
+    fn sockets(&self) -> impl Sockets {
+        Self
+    }
+}
+
+const HIDDEN: Unseen = Unseen(rustix::io::Errno::ACCESS);
+
+impl Files for Hidden {
+    fn of_call(&self) -> Seen<Vec<Sided>> {
+        Err(HIDDEN)
+    }
+
+    fn executable(&self) -> Seen<Option<File>> {
+        Err(HIDDEN)
+    }
+
+    fn identity(&self, _: &[u8]) -> Seen<Option<Identity>> {
+        Err(HIDDEN)
+    }
+
+    fn at(&self, _: &[u8]) -> Seen<Option<Identity>> {
+        Err(HIDDEN)
+    }
+}
+
+impl Sockets for Hidden {
+    fn end(&self, _: SocketSide) -> Seen<Option<End>> {
+        Err(HIDDEN)
+    }
+}
+
+#[test]
+fn calls_that_cannot_be_looked_at_pass_and_are_counted() {
+    for rule in [
+        "fsync(path=*.db)=EIO",
+        "fsync(path!=*.db)=EIO",
+        "fsync(exe=/a)=EIO",
+        "fsync(peer!=10.0.0.7)=EIO",
+    ] {
+        let decider = decider(&[rule, "fsync=EPERM"], false);
+        // The others still decide.
+        assert_eq!(decider.decide(CALL, &NO_ARGS, &Hidden).fate, Fate::Gets(-1));
+        let rules = decider.memory.report(2).rules;
+        let seen = rules
+            .iter()
+            .map(|rule| (rule.unseen, rule.excluded, rule.matched));
+        assert_eq!(seen.collect::<Vec<_>>(), [(1, 0, 0), (0, 0, 1)], "{rule}");
+        // Without files there is nothing to see.
+        decider.decide(CALL, &NO_ARGS, &By::default());
+        let first = decider.memory.report(2).rules[0];
+        assert_eq!((first.unseen, first.excluded), (1, 1), "{rule}");
+    }
 }

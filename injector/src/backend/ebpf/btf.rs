@@ -29,6 +29,8 @@ pub enum BtfError {
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_FUNCTION: u32 = 12;
+/// Names for types, and `volatile`, `const`, `restrict` and tags of them: a field of one is a field of the type.
+const MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
@@ -167,12 +169,18 @@ impl<'a> Btf<'a> {
     }
 
     /// A member's offset in bits and its type.
-    fn member(&self, id: u32, name: &str) -> Result<Option<(u32, u32)>, BtfError> {
-        let Some(&at) = self.types.get(id as usize) else {
-            return Ok(None);
+    fn member(&self, mut id: u32, name: &str) -> Result<Option<(u32, u32)>, BtfError> {
+        let (at, info, kind) = loop {
+            let Some(&at) = self.types.get(id as usize) else {
+                return Ok(None);
+            };
+            let info = word(self.data, at + 4)?;
+            let kind = info >> 24 & 0x1f;
+            if !MODIFIERS.contains(&kind) {
+                break (at, info, kind);
+            }
+            id = word(self.data, at + 8)?;
         };
-        let info = word(self.data, at + 4)?;
-        let kind = info >> 24 & 0x1f;
         if kind != KIND_STRUCT && kind != KIND_UNION {
             return Ok(None);
         }
@@ -200,7 +208,7 @@ impl<'a> Btf<'a> {
 
 /// The offsets that the kernel program takes as constants, by the constant's symbol.
 pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    const FIELDS: [(&str, &str, &str); 41] = [
+    const FIELDS: [Field; 27] = [
         ("OFF_STATUS", "task_struct", "thread_info.status"),
         ("OFF_TGID", "task_struct", "tgid"),
         ("OFF_LEADER", "task_struct", "group_leader"),
@@ -221,20 +229,6 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_FDT", "files_struct", "fdt"),
         ("OFF_MAX_FDS", "fdtable", "max_fds"),
         ("OFF_FD", "fdtable", "fd"),
-        ("OFF_FILE_ENTRY", "file", "f_path.dentry"),
-        ("OFF_FILE_MOUNT", "file", "f_path.mnt"),
-        ("OFF_FS", "task_struct", "fs"),
-        ("OFF_ROOT_ENTRY", "fs_struct", "root.dentry"),
-        ("OFF_ROOT_MOUNT", "fs_struct", "root.mnt"),
-        ("OFF_ENTRY_PARENT", "dentry", "d_parent"),
-        ("OFF_ENTRY_NAME", "dentry", "d_name.name"),
-        ("OFF_ENTRY_LENGTH", "dentry", "d_name.len"),
-        ("OFF_ENTRY_OPERATIONS", "dentry", "d_op"),
-        ("OFF_ENTRY_NAMES", "dentry_operations", "d_dname"),
-        ("OFF_MOUNT_ROOT", "vfsmount", "mnt_root"),
-        ("OFF_MOUNT", "mount", "mnt"),
-        ("OFF_MOUNT_PARENT", "mount", "mnt_parent"),
-        ("OFF_MOUNTPOINT", "mount", "mnt_mountpoint"),
         ("OFF_INODE", "file", "f_inode"),
         ("OFF_FILE_FLAGS", "file", "f_flags"),
         ("OFF_PRIVATE", "file", "private_data"),
@@ -243,14 +237,112 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFF_LIVE", "signal_struct", "live"),
         ("OFF_GROUP_EXIT", "signal_struct", "group_exit_code"),
     ];
-    FIELDS
-        .iter()
-        .map(|(symbol, structure, field)| Ok((*symbol, btf.offset(structure, field)?)))
-        .collect()
+    let of = |fields: &[Field]| -> Result<Vec<_>, BtfError> {
+        let offset =
+            |(symbol, structure, field): &Field| Ok((*symbol, btf.offset(structure, field)?));
+        fields.iter().map(offset).collect()
+    };
+    let mut offsets = of(&FIELDS)?;
+    // All of them or none: a kernel that has changed them is good for all other rules.
+    offsets.extend(of(&PATH_FIELDS).unwrap_or_default());
+    Ok(offsets)
 }
+
+/// Whether the offsets are there by which paths are walked.
+pub fn has_paths(offsets: &[(&'static str, u32)]) -> bool {
+    let [(first, ..), ..] = PATH_FIELDS;
+    offsets.iter().any(|(symbol, _)| *symbol == first)
+}
+
+/// What only rules about files need.
+const PATH_FIELDS: [Field; 14] = [
+    ("OFF_FILE_ENTRY", "file", "f_path.dentry"),
+    ("OFF_FILE_MOUNT", "file", "f_path.mnt"),
+    ("OFF_FS", "task_struct", "fs"),
+    ("OFF_ROOT_ENTRY", "fs_struct", "root.dentry"),
+    ("OFF_ROOT_MOUNT", "fs_struct", "root.mnt"),
+    ("OFF_ENTRY_PARENT", "dentry", "d_parent"),
+    ("OFF_ENTRY_NAME", "dentry", "d_name.name"),
+    ("OFF_ENTRY_LENGTH", "dentry", "d_name.len"),
+    ("OFF_ENTRY_OPERATIONS", "dentry", "d_op"),
+    ("OFF_ENTRY_NAMES", "dentry_operations", "d_dname"),
+    ("OFF_MOUNT_ROOT", "vfsmount", "mnt_root"),
+    ("OFF_MOUNT", "mount", "mnt"),
+    ("OFF_MOUNT_PARENT", "mount", "mnt_parent"),
+    ("OFF_MOUNTPOINT", "mount", "mnt_mountpoint"),
+];
+
+/// A constant's symbol, a structure, and its field.
+type Field = (&'static str, &'static str, &'static str);
 
 /// Whether the kernel counts runs of kprobe programs that it left out: the counts and the fields
 /// that show them came in the same series (Linux 6.7), and distributions carry them back together.
 pub fn counts_misses(btf: &Btf<'_>) -> bool {
     btf.offset("bpf_link_info", "kprobe_multi.missed").is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A type's record: name, kind with the number of members, size or type, and what follows.
+    fn record(types: &mut Vec<u8>, words: &[u32]) {
+        types.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    }
+
+    /// Since Linux 6.18 a file's name and path are fields that only some may write: an anonymous union of the structure and
+    /// of a constant one.
+    #[test]
+    fn a_constant_field_of_an_anonymous_union_is_found() {
+        let strings = b"\0dentry\0qstr\0len\0name\0__d_name\0d_name\0";
+        let at = |text: &str| {
+            let text = format!("\0{text}\0");
+            let found = strings
+                .windows(text.len())
+                .position(|it| it == text.as_bytes());
+            u32::try_from(found.unwrap() + 1).unwrap()
+        };
+        let kind = |kind: u32, members: u32| kind << 24 | members;
+        let mut types = Vec::new();
+        // 1: a word; 2: qstr; 3: const qstr; 4: the union; 5: dentry, with it at byte 32; 6: a name for it.
+        record(&mut types, &[0, kind(1, 0), 4, 32]);
+        record(
+            &mut types,
+            &[
+                at("qstr"),
+                kind(4, 2),
+                16,
+                at("len"),
+                1,
+                32,
+                at("name"),
+                1,
+                64,
+            ],
+        );
+        record(&mut types, &[0, kind(10, 0), 2]);
+        record(
+            &mut types,
+            &[0, kind(5, 2), 16, at("__d_name"), 2, 0, at("d_name"), 3, 0],
+        );
+        record(&mut types, &[at("dentry"), kind(4, 1), 48, 0, 4, 256]);
+        let mut data = Vec::new();
+        record(
+            &mut data,
+            &[u32::from(MAGIC) | 1 << 16, 24, 0, types.len() as u32],
+        );
+        record(&mut data, &[types.len() as u32, strings.len() as u32]);
+        data.extend(&types);
+        data.extend(strings);
+        let btf = Btf::parse(&data).unwrap();
+        for (field, offset) in [
+            ("d_name.len", 36),
+            ("d_name.name", 40),
+            ("__d_name.len", 36),
+        ] {
+            assert_eq!(btf.offset("dentry", field).unwrap(), offset, "{field}");
+        }
+        assert!(btf.offset("dentry", "d_name.hash").is_err());
+        assert!(!has_paths(&[("OFF_FILES", 1)]) && has_paths(&[("OFF_FILE_ENTRY", 1)]));
+    }
 }

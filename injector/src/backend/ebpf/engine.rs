@@ -64,7 +64,7 @@ impl EngineSpec {
 
 /// What some rule needs of the entry program, a bit each. What none needs is not in it, and costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Features(u8);
+struct Features(u16);
 
 /// The constant of one, and whether a rule needs it, where delays up to so many nanoseconds are spun away.
 type Feature = (&'static str, fn(&SpecRule, u64) -> bool);
@@ -83,6 +83,8 @@ const FEATURES: [Feature; 8] = [
         rule.arming.arms | rule.arming.disarms != 0
     }),
 ];
+
+const _: () = assert!(FEATURES.len() <= u16::BITS as usize);
 
 impl Features {
     /// The counters of processes and threads.

@@ -29,6 +29,7 @@ use super::spec::{Spec, SpecRule};
 use super::{Backend, BackendError, HookReport, Lost, Report};
 use crate::plan::{Plan, Targets, calls_of};
 use crate::rule::ResolvedRule;
+use crate::rule::ast::Predicate;
 use crate::rule::lower::nanoseconds;
 use crate::sys::bpf;
 use crate::sys::canary::Canary;
@@ -379,11 +380,15 @@ impl Ebpf {
     fn can_do(&self, plan: &Plan) -> Result<(), BackendError> {
         let needs = self.capabilities.missing_for(support::overrides(plan));
         let needs: Vec<_> = needs.cloned().collect();
-        if needs.is_empty() {
-            Ok(())
-        } else {
-            Err(BackendError::Machine { needs })
+        if !needs.is_empty() {
+            return Err(BackendError::Machine { needs });
         }
+        let mut predicates = plan.rules.iter().flat_map(|rule| &rule.preds);
+        let has_paths = predicates.any(|it| matches!(it, Predicate::Path { .. }));
+        if has_paths && !btf::has_paths(&self.capabilities.offsets) {
+            return Err(BackendError::NoPaths);
+        }
+        Ok(())
     }
 
     /// Whether a plan's rules have threads held, which not every kernel lets a program do.

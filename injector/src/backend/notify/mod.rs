@@ -81,12 +81,13 @@ impl Notify {
 }
 
 /// Whether the keeper can look at what a rule asks for: it is no ancestor of the command's processes, as Yama asks of
-/// whoever reads the names in their memory.
+/// whoever reads names in their memory, or asks their sockets.
 fn can_look(rule: &SpecRule) -> Result<(), BackendError> {
     let names = |call: &CallSlot| !roles((*call).into()).paths.is_empty();
+    let has_names = rule.wire.has_paths() && rule.calls.iter().any(names);
     let scope = Proc::default().yama_scope();
-    let is_kept_out = scope > 0 && !may_trace();
-    if is_kept_out && rule.wire.has_paths() && rule.calls.iter().any(names) {
+    let is_kept_out = scope > 2 || scope > 0 && !may_trace();
+    if is_kept_out && (has_names || rule.wire.has_sockets()) {
         return Err(BackendError::NamesUnread(scope));
     }
     Ok(())

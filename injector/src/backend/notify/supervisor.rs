@@ -24,6 +24,7 @@ use crate::backend::gate::{self, Gate, Look};
 use crate::backend::launching::is_exec;
 use crate::backend::memory::{CallSlot, Memory};
 use crate::backend::recorder::Recorder;
+use crate::backend::sockets::{CallSocket, Sockets};
 use crate::backend::waits::{Stay, Then, has_wait};
 use crate::sys::launch::Latch;
 use crate::sys::process::{PollFd, poll_fds, send_signal, send_thread_signal};
@@ -242,9 +243,15 @@ impl Work<'_> {
             answer(Answer::Run);
             return false;
         }
-        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it is its turn: to look at files may take as long as whoever serves them takes.
         let asked = AskedOf { recorder, call };
-        let decided = recorder.decider.decide(slot_of(call), &call.args, &asked);
+        let about = recorder.decider.about(slot_of(call), &call.args, &asked);
+        if about == 0 {
+            answer(Answer::Run);
+            return false;
+        }
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = recorder.decider.decide_by(about, &asked);
         if decided.disarms {
             // Threads may wait for rules that are out of force from here on.
             self.own.bell.ring();
@@ -528,6 +535,13 @@ struct AskedOf<'a> {
     call: &'a Notification,
 }
 
+impl AskedOf<'_> {
+    /// The process; a thread that is gone has neither files nor sockets.
+    fn tgid(&self) -> u32 {
+        self.caller().map_or(self.call.tid, |caller| caller.tgid)
+    }
+}
+
 impl Asked for AskedOf<'_> {
     fn caller(&self) -> Option<Caller> {
         self.recorder.caller(self.call.tid)
@@ -544,8 +558,10 @@ impl Asked for AskedOf<'_> {
 
     fn files(&self) -> impl Files {
         let Notification { tid, args, .. } = self.call;
-        // A thread that is gone has none.
-        let tgid = self.caller().map_or(*tid, |caller| caller.tgid);
-        CallFiles::of(tgid, *tid, slot_of(self.call), args)
+        CallFiles::of(self.tgid(), *tid, slot_of(self.call), args)
+    }
+
+    fn sockets(&self) -> impl Sockets {
+        CallSocket::of(self.tgid(), slot_of(self.call), &self.call.args)
     }
 }

@@ -23,6 +23,7 @@ use crate::backend::files::{CallFiles, Files};
 use crate::backend::gate::{Gate, Look};
 use crate::backend::memory::CallSlot;
 use crate::backend::recorder::Recorder;
+use crate::backend::sockets::{CallSocket, Sockets};
 use crate::sys::SysError;
 use crate::sys::ptrace::{self, Entry, MadeAgain, Registers, Resume, Side, Stop, Waited};
 use crate::sys::time::monotonic_ns;
@@ -710,5 +711,9 @@ impl Asked for AskedOf<'_, '_> {
 
     fn files(&self) -> impl Files {
         CallFiles::of(self.process, self.thread, self.call, self.args)
+    }
+
+    fn sockets(&self) -> impl Sockets {
+        CallSocket::of(self.process, self.call, self.args)
     }
 }
