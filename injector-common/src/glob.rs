@@ -39,6 +39,12 @@ pub const PATH_IS_NOT: u32 = 2;
 impl WirePathTest {
     /// No test: what stands behind the last one.
     pub const NONE: Self = Self { side: 0, op: 0 };
+
+    /// Whether it holds, where some of its files matches, or none, or there are no files.
+    #[inline(always)]
+    pub fn holds(self, matches: Option<bool>) -> bool {
+        matches == Some(self.op == PATH_IS)
+    }
 }
 
 /// Whether all tests of a rule's files hold; `matches` says of one test whether some of its files matches, and [`None`]
@@ -51,7 +57,7 @@ pub fn is_about_files(
     let mut index = 0;
     while index < MAX_PATH_TESTS {
         let test = &rule.paths[index];
-        if test.op != 0 && matches(index, test) != Some(test.op == PATH_IS) {
+        if test.op != 0 && !test.holds(matches(index, test)) {
             return false;
         }
         index += 1;

@@ -23,7 +23,7 @@ const SOCK_STREAM: u16 = 1;
 
 /// Reads a value of the caller's memory; [`None`] where it cannot be read without waiting.
 #[inline(always)]
-fn read_user<T: Copy + Default>(address: u64) -> Option<T> {
+pub fn read_user<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: the helper checks the source and fills the value, which is as long as it says.
     let failed = unsafe {
@@ -153,6 +153,13 @@ fn file_of(fd: u32) -> u64 {
 pub fn open_file(fd: u32) -> *const u8 {
     let (file, is_there) = file_at(fd);
     (file as usize * is_there as usize) as *const u8
+}
+
+/// Whether a file is a socket's.
+#[inline(always)]
+pub fn is_socket(file: *const u8) -> bool {
+    let mode: u16 = facts::read(pointer(file, maps::off_inode()), maps::off_mode());
+    mode & S_IFMT == S_IFSOCK
 }
 
 /// What lies at a descriptor's place, and 1 where the descriptor is below the end of the table.

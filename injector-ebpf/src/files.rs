@@ -9,7 +9,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use injector_common::glob::{BEGINS_ANYWHERE, Step, WireAlternative};
 use injector_common::limits::{MAX_GLOB_ALTERNATIVES, MAX_PATH_TESTS, MAX_RULES, MAX_WALK};
-use injector_common::{WireGlob, WireRule, is_about_files};
+use injector_common::{WireGlob, WirePathTest};
 
 use crate::data::open_file;
 use crate::facts::{self, Task};
@@ -19,7 +19,8 @@ use crate::maps;
 const NO_FILE: u32 = 0;
 const IS_OTHER: u32 = 1;
 const IS_IT: u32 = 2;
-const UNSEEN: u32 = 3;
+/// Not to be told, of a test too.
+pub const UNSEEN: u32 = 3;
 
 // What the next turn does.
 const BEGINS: u32 = 0;
@@ -65,30 +66,26 @@ pub static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 #[repr(C)]
 struct Way(*mut Walk);
 
-/// Whether a rule is about the files of the calling thread's call: 1 where it is, 0 where not, and 2 where that cannot be
-/// told.
-#[inline(never)]
-pub fn hold(index: u32, compat: u32, nr: u32) -> u32 {
-    let shared = maps::shared();
-    let index = index as usize & (MAX_RULES - 1);
-    // SAFETY: the mapped memory, the index below its length; a rule does not change once it was in force.
-    let rule: &WireRule = unsafe { &(*shared).rules[index] };
-    let fd = descriptor(compat, nr);
-    let mut unseen = 0;
-    let holds = is_about_files(rule, |test, _| {
-        let found = match_file((index * MAX_PATH_TESTS + test) as u32, fd);
-        unseen |= found / UNSEEN;
-        match found {
-            NO_FILE => None,
-            found => Some(found == IS_IT),
-        }
-    });
-    if unseen != 0 { 2 } else { u32::from(holds) }
+/// A test holds.
+pub const PASSES: u32 = 0;
+/// It does not.
+pub const FAILS: u32 = 1;
+
+/// What comes of one test of a rule, whose pattern lies at that place in the memory: one of [`PASSES`], [`FAILS`] and
+/// [`UNSEEN`].
+#[inline(always)]
+pub fn look(test: WirePathTest, place: u32, fd: u32) -> u32 {
+    let found = match_file(place, fd);
+    if found == UNSEEN {
+        return UNSEEN;
+    }
+    let matches = (found != NO_FILE).then_some(found == IS_IT);
+    if test.holds(matches) { PASSES } else { FAILS }
 }
 
 /// The descriptor that a call is given; all ones where it takes none.
 #[inline(never)]
-fn descriptor(compat: u32, nr: u32) -> u32 {
+pub fn descriptor(compat: u32, nr: u32) -> u32 {
     let compat = compat != 0;
     let kinds = maps::kinds_of(compat, nr);
     let args = Task::current().regs().args(compat);

@@ -21,5 +21,6 @@ pub mod files;
 pub mod gate;
 pub mod hand;
 pub mod maps;
+pub mod sockets;
 pub mod spin;
 pub mod target;

@@ -193,6 +193,8 @@ constants! {
     has_callers HAS_CALLERS: u32;
     /// 1 when some rule is about files.
     has_paths HAS_PATHS: u32;
+    /// 1 when some rule is about sockets.
+    has_sockets HAS_SOCKETS: u32;
     /// 1 when some rule's firing puts rules in force or out of it.
     has_arming HAS_ARMING: u32;
     /// 1 when some rule changes the data that a call moves.
@@ -283,6 +285,26 @@ constants! {
     off_mode OFF_MODE: u32;
     /// Byte offset of `socket.type`.
     off_socket_type OFF_SOCKET_TYPE: u32;
+    /// Byte offset of `socket.sk`.
+    off_socket_sock OFF_SOCKET_SOCK: u32;
+    /// Byte offset of `sock.__sk_common.skc_family`.
+    off_sock_family OFF_SOCK_FAMILY: u32;
+    /// Byte offset of `sock.__sk_common.skc_dport`.
+    off_sock_peer_port OFF_SOCK_PEER_PORT: u32;
+    /// Byte offset of `sock.__sk_common.skc_num`.
+    off_sock_port OFF_SOCK_PORT: u32;
+    /// Byte offset of `sock.__sk_common.skc_daddr`.
+    off_sock_peer OFF_SOCK_PEER: u32;
+    /// Byte offset of `sock.__sk_common.skc_rcv_saddr`.
+    off_sock_own OFF_SOCK_OWN: u32;
+    /// Byte offset of `sock.__sk_common.skc_v6_daddr`.
+    off_sock_peer6 OFF_SOCK_PEER6: u32;
+    /// Byte offset of `sock.__sk_common.skc_v6_rcv_saddr`.
+    off_sock_own6 OFF_SOCK_OWN6: u32;
+    /// Byte offset of `unix_sock.peer`.
+    off_unix_peer OFF_UNIX_PEER: u32;
+    /// Byte offset of `unix_sock.addr`.
+    off_unix_address OFF_UNIX_ADDRESS: u32;
     /// Byte offset of `signal_struct.live`.
     off_live OFF_LIVE: u32;
     /// Byte offset of `signal_struct.group_exit_code`.

@@ -410,7 +410,7 @@ fn doctor_shows_what_each_backend_carries_out_for_whom_and_why_not() {
         cell("running processes, --pid N", "notify"),
         "no: it only launches"
     );
-    assert_eq!(cell("peer=, addr=", "ebpf"), "no: not built yet");
+    assert_eq!(cell("exe=", "ebpf"), "no: not built yet");
     for (part, trial) in [
         ("running processes, --pid N", "attached"),
         ("commands, -- COMMAND", "launched"),

@@ -13,7 +13,6 @@
  *   sendmsg                  on a connected stream
  *   bind4                    bind(2) to 127.0.0.1 with any port
  *   pipe file loose          send(2) on what is no socket (it fails by itself), or on one that is not connected
- *   null                     connect(2) without an address that could be read
  *
  * For each a line
  *
@@ -155,10 +154,6 @@ static int went(const char *way) {
     if (!strcmp(way, "loose")) {
         int fd = opened('4', SOCK_STREAM);
         return ended(fd, send(fd, "x", 1, MSG_NOSIGNAL));
-    }
-    if (!strcmp(way, "null")) {
-        int fd = opened('4', SOCK_STREAM);
-        return ended(fd, connect(fd, (const struct sockaddr *)8, sizeof address.v4));
     }
     fprintf(stderr, "caller: %s\n", way);
     exit(2);

@@ -267,8 +267,8 @@ fn what_this_version_does_not_carry_out() {
         ),
         ("fsync(exe=/bin/cat)=EIO", "does not look at `exe=/bin/cat`"),
         (
-            "connect(peer=10.0.0.7)=EIO",
-            "does not look at `peer=10.0.0.7`",
+            "connect(peer=unix:/x)=EIO",
+            "does not look at `peer=unix:/x`",
         ),
     ] {
         refuses(attach(&victim, rule), UNAVAILABLE, &[what, "help: "]);

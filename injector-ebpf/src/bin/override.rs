@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_ns, bpf_loop, bpf_override_return, bpf_send_signal, bpf_send_signal_thread,
 };
-use injector_common::limits::{MAX_MARKED, MAX_RETRIES, MAX_RULES, MAX_STEPS};
+use injector_common::limits::{MAX_MARKED, MAX_PATH_TESTS, MAX_RETRIES, MAX_RULES, MAX_STEPS};
 use injector_common::mark::{MarkedFiring, RESTART};
 use injector_common::rule::{
     ACT_DECIDES, ACT_DELAY, ACT_HELD, ACT_KILL, ACT_REPLACES, ACT_RESULT, ACT_SIGNAL,
@@ -23,7 +23,7 @@ use injector_common::{
 use injector_ebpf::emit::{Firing, emit};
 use injector_ebpf::facts::{Regs, Task};
 use injector_ebpf::maps::{self, SCOPES, SHIFTS};
-use injector_ebpf::{arming, atomic, data, files, gate, hand, spin, target};
+use injector_ebpf::{arming, atomic, data, files, gate, hand, sockets, spin, target};
 
 const _: () = assert!(MAX_RULES == 64, "a word of bits names the rules of a call");
 
@@ -145,8 +145,6 @@ struct InCall {
     actions: u32,
     /// 1 once a firing found no room in the mark: those behind it are carried out at once too.
     is_unmarked: u32,
-    /// Rules whose files are still to be looked at, a bit each.
-    unsifted: u64,
     /// What the caller gets.
     value: i64,
 }
@@ -172,8 +170,11 @@ fn enter(ctx: *mut c_void, pid_tgid: u64) -> u32 {
     }
     // SAFETY: `begin` has written it.
     let call = unsafe { call.assume_init_mut() };
-    if maps::has_paths() != 0 && sift(call) == 0 {
-        return 0;
+    if maps::has_paths() != 0 || maps::has_sockets() != 0 {
+        call.pending = sift(call.pending, call.abi, call.nr, call.tgid);
+        if call.pending == 0 {
+            return 0;
+        }
     }
     if call.pending & (call.pending - 1) == 0 {
         next_rule(call);
@@ -241,7 +242,6 @@ fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32
     }
     call.write(InCall {
         pending: rules,
-        unsifted: rules,
         tgid,
         tid: pid_tgid as u32,
         abi: u32::from(compat),
@@ -258,55 +258,95 @@ fn begin(ctx: *mut c_void, pid_tgid: u64, call: &mut MaybeUninit<InCall>) -> u32
     1
 }
 
-/// Leaves those rules that are about the call's files, or about no files at all; whether any are left.
+/// The rules of a call that are left when its files and its socket have been looked at.
+#[repr(C)]
+struct Sift {
+    /// Those still to be looked at, a bit each.
+    unsifted: u64,
+    left: u64,
+    abi: u32,
+    nr: u32,
+    /// The descriptor that the call is given.
+    fd: u32,
+    /// The test of the first of them that is next.
+    test: u32,
+}
+
+/// Leaves those rules that are about the call's files and socket, or about no such thing at all. By itself, and with no trace
+/// on its caller's stack: the verifier goes once through what comes behind it.
 #[inline(never)]
-fn sift(call: &mut InCall) -> u32 {
+fn sift(rules: u64, abi: u32, nr: u32, tgid: u32) -> u64 {
+    let mut sift = Sift {
+        unsifted: rules,
+        left: rules,
+        abi,
+        nr,
+        fd: files::descriptor(abi, nr),
+        // See `InCall::decided`.
+        test: tgid >> 31,
+    };
     // SAFETY: a callback of the helper's form and memory that outlives the loop.
     unsafe {
         bpf_loop(
-            MAX_RULES as u32,
+            (MAX_RULES * (MAX_PATH_TESTS + 1)) as u32,
             sift_callback as *mut c_void,
-            core::ptr::from_mut(call).cast(),
+            (&raw mut sift).cast(),
             0,
         );
     }
-    u32::from(call.pending != 0)
+    sift.left
 }
 
-extern "C" fn sift_callback(_index: u32, call: *mut InCall) -> i64 {
+/// One test of a rule. All in one loop, since the verifier goes several times through a loop within a loop.
+extern "C" fn sift_callback(_index: u32, sift: *mut Sift) -> i64 {
     // SAFETY: the helper passes what `sift` gave it.
-    let call = unsafe { &mut *call };
-    if call.unsifted == 0 {
+    let sift = unsafe { &mut *sift };
+    if sift.unsifted == 0 {
         return 1;
     }
-    let index = lowest_bit(call.unsifted);
-    call.unsifted &= call.unsifted.wrapping_sub(1);
+    let index = lowest_bit(sift.unsifted);
     let shared = maps::shared();
     // SAFETY: the mapped memory, the index below MAX_RULES; a rule does not change once it was in force.
     let (rule, cell) = unsafe { (&(*shared).rules[index], &raw mut (*shared).cells[index]) };
-    if !rule.has_paths() {
-        return 0;
-    }
+    let at = sift.test as usize;
+    let mut found = files::PASSES;
+    let mut is_last = true;
     // What costs less is asked first; of what does not hold `next_rule` takes note.
-    if maps::has_tests() != 0 && rule.has_tests() && !is_about(rule, call.abi != 0, call.nr) {
-        return 0;
+    if at != 0 || is_of_call(rule, sift.abi, sift.nr) {
+        let test = rule.paths[at & (MAX_PATH_TESTS - 1)];
+        if maps::has_paths() != 0 && at < MAX_PATH_TESTS && test.op != 0 {
+            let place = (index * MAX_PATH_TESTS + at) as u32;
+            found = files::look(test, place, sift.fd);
+            sift.test += 1;
+            is_last = false;
+        } else if maps::has_sockets() != 0 && rule.has_sockets() {
+            found = sockets::hold(index as u32, sift.abi, sift.nr);
+        }
     }
-    if maps::has_callers() != 0 && rule.has_callers() && !is_called_by(rule, holds) {
-        return 0;
-    }
-    let is_it = files::hold(index as u32, call.abi, call.nr);
-    if is_it != 1 {
-        call.pending &= !(1 << index);
+    if found != files::PASSES {
+        sift.left &= !(1 << index);
+        is_last = true;
         // SAFETY: the mapped memory.
         unsafe {
-            if is_it == 0 {
-                atomic::add(&raw mut (*cell).excluded, 1);
-            } else {
+            if found == files::UNSEEN {
                 atomic::add(&raw mut (*cell).unseen, 1);
+            } else {
+                atomic::add(&raw mut (*cell).excluded, 1);
             }
         }
     }
+    if is_last {
+        sift.unsifted &= sift.unsifted.wrapping_sub(1);
+        sift.test = 0;
+    }
     0
+}
+
+/// Whether the call's arguments and its caller are those that a rule asks for.
+#[inline(always)]
+fn is_of_call(rule: &WireRule, abi: u32, nr: u32) -> bool {
+    (maps::has_tests() == 0 || !rule.has_tests() || is_about(rule, abi != 0, nr))
+        && (maps::has_callers() == 0 || !rule.has_callers() || is_called_by(rule, holds))
 }
 
 /// Whether this program decides the call, rather than one that takes its place or whose place it takes.

@@ -9,7 +9,7 @@ use crate::rule::{RuleText, compile};
 use crate::target::launch::Launch;
 
 /// Every part of a rule, with a rule that has it.
-pub const PARTS: [(&str, &str); 32] = [
+pub const PARTS: [(&str, &str); 33] = [
     ("`ERRNO`, `error:N`", "fsync=EIO"),
     ("`ret:N`", "fsync=ret:0"),
     ("`signal:SIG`", "fsync=signal:SIGUSR1@1"),
@@ -44,6 +44,10 @@ pub const PARTS: [(&str, &str); 32] = [
     ("`from=`, `to=`", "rename(to=*/CURRENT)=EIO"),
     ("`fd=`", "fsync(fd=3)=EIO"),
     ("`peer=`, `addr=`", "connect(peer=10.0.0.7:5432)=EIO"),
+    (
+        "`peer=unix:`, `addr=unix:`",
+        "connect(peer=unix:/run/*.sock)=EIO",
+    ),
     ("`argN`", "write(arg3>4096)=EIO"),
     ("`comm=`, `thread=`", "fsync(comm=redis-server)=EIO"),
     ("`exe=`", "fsync(exe=/usr/bin/redis-server)=EIO"),

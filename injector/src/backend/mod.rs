@@ -122,9 +122,9 @@ pub enum BackendError {
         "this kernel preempts its own programs (PREEMPT_RT): they cannot hand a thread over before its call goes on"
     )]
     Realtime,
-    /// A rule is about files, and the kernel's structures of them are others than this version knows.
-    #[error("this kernel's structures of files are none that this version of finject knows")]
-    NoPaths,
+    /// A rule is about these, and the kernel's structures of them are others than this version knows.
+    #[error("this kernel's structures of {0} are none that this version of finject knows")]
+    Unknown(&'static str),
     /// A rule asks for names or sockets that the kernel does not let finject look at.
     #[error(
         "the kernel does not let finject's process look at the names and sockets of a command's calls (kernel.yama.ptrace_scope is {0})"
@@ -189,7 +189,7 @@ impl BackendError {
                 }
                 .into(),
             ],
-            Self::NoPaths => vec!["use --backend ptrace, which looks at files on any kernel".into()],
+            Self::Unknown(_) => vec!["use --backend ptrace, which looks at them on any kernel".into()],
             Self::Realtime => vec!["use --backend ptrace, which holds threads on any kernel".into()],
             Self::AnothersTarget(_) => vec![
                 "finject ctl add has a rule join that session; finject ctl list tells which run"
@@ -240,7 +240,7 @@ impl BackendError {
                 | Self::Collision { .. }
                 | Self::NoSuchStub { .. }
                 | Self::Realtime
-                | Self::NoPaths
+                | Self::Unknown(_)
                 | Self::NamesUnread(_)
                 | Self::AnothersTarget(_)
                 | Self::Launch(LaunchError::Filter(_))

@@ -127,7 +127,11 @@ impl<'a> CallSocket<'a> {
             SocketSide::Own => getsockname(socket).map(Some),
         });
         match found {
-            Ok(address) => Ok(address.and_then(end_of)),
+            // A unix socket of no name is not bound.
+            Ok(address) => Ok(address.and_then(end_of).filter(|end| {
+                let is_unix = end.endpoint.family == FAMILY_UNIX;
+                side == SocketSide::Peer || !is_unix || !end.name.is_empty()
+            })),
             // No socket, not connected, closed meanwhile, or its process is gone.
             Err(Errno::NOTSOCK | Errno::NOTCONN | Errno::BADF | Errno::SRCH | Errno::INVAL) => {
                 Ok(None)
@@ -228,13 +232,7 @@ fn end_of(address: SocketAddrAny) -> Option<End> {
             None => unix(path),
         });
     }
-    Some(End {
-        endpoint: Endpoint {
-            family: FAMILY_OTHER,
-            ..Endpoint::NONE
-        },
-        name: Vec::new(),
-    })
+    None
 }
 
 /// Whether a rule is about the socket of a call; `names` are the patterns of its tests of unix sockets, in their order.

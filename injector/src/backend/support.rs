@@ -8,6 +8,7 @@ use super::Unsupported;
 use super::unsupported::Why;
 use crate::plan::Plan;
 use crate::rule::ResolvedRule;
+use crate::rule::address::AddressPattern;
 use crate::rule::ast::{Action, Integer, Predicate, Side};
 use crate::rule::lower::{NotLowered, lower};
 use crate::syscall::{CallId, roles};
@@ -53,7 +54,8 @@ pub(super) fn in_the_kernel(rule: &ResolvedRule, predicate: &Predicate<Integer>)
             };
             glob.begins_anywhere() && rule.calls.iter().all(has_one)
         }
-        Predicate::Path { .. } | Predicate::Exe { .. } | Predicate::Socket { .. } => false,
+        Predicate::Path { .. } | Predicate::Exe { .. } => false,
+        Predicate::Socket { address, .. } => matches!(address, AddressPattern::Ip { .. }),
         _ => true,
     };
     (!is_looked_at).then_some(Why::NotBuilt)

@@ -10,7 +10,7 @@
 //!
 //! The language itself is described in `doc/rules.md`, which is [`REFERENCE`]. Nothing here asks the machine or a clock.
 
-mod address;
+pub mod address;
 pub mod ast;
 mod error;
 pub mod file;

@@ -34,7 +34,7 @@ const MODIFIERS: [u32; 5] = [8, 9, 10, 11, 18];
 const MAGIC: u16 = 0xeb9f;
 
 /// The structures whose fields are looked up.
-const STRUCTURES: [&str; 16] = [
+const STRUCTURES: [&str; 18] = [
     "cred",
     "task_struct",
     "signal_struct",
@@ -45,6 +45,8 @@ const STRUCTURES: [&str; 16] = [
     "file",
     "inode",
     "socket",
+    "sock",
+    "unix_sock",
     "fs_struct",
     "dentry",
     "dentry_operations",
@@ -243,16 +245,40 @@ pub fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         fields.iter().map(offset).collect()
     };
     let mut offsets = of(&FIELDS)?;
-    // All of them or none: a kernel that has changed them is good for all other rules.
+    // All of each or none: a kernel that has changed them is good for all other rules.
     offsets.extend(of(&PATH_FIELDS).unwrap_or_default());
+    offsets.extend(of(&SOCKET_FIELDS).unwrap_or_default());
     Ok(offsets)
 }
 
 /// Whether the offsets are there by which paths are walked.
 pub fn has_paths(offsets: &[(&'static str, u32)]) -> bool {
-    let [(first, ..), ..] = PATH_FIELDS;
-    offsets.iter().any(|(symbol, _)| *symbol == first)
+    has(offsets, &PATH_FIELDS)
 }
+
+/// Whether those are by which sockets' ends are found.
+pub fn has_sockets(offsets: &[(&'static str, u32)]) -> bool {
+    has(offsets, &SOCKET_FIELDS)
+}
+
+fn has(offsets: &[(&'static str, u32)], fields: &[Field]) -> bool {
+    let is_there = |(wanted, ..): &Field| offsets.iter().any(|(symbol, _)| symbol == wanted);
+    fields.iter().all(is_there)
+}
+
+/// What only rules about sockets need.
+const SOCKET_FIELDS: [Field; 10] = [
+    ("OFF_SOCKET_SOCK", "socket", "sk"),
+    ("OFF_SOCK_FAMILY", "sock", "__sk_common.skc_family"),
+    ("OFF_SOCK_PEER_PORT", "sock", "__sk_common.skc_dport"),
+    ("OFF_SOCK_PORT", "sock", "__sk_common.skc_num"),
+    ("OFF_SOCK_PEER", "sock", "__sk_common.skc_daddr"),
+    ("OFF_SOCK_OWN", "sock", "__sk_common.skc_rcv_saddr"),
+    ("OFF_SOCK_PEER6", "sock", "__sk_common.skc_v6_daddr"),
+    ("OFF_SOCK_OWN6", "sock", "__sk_common.skc_v6_rcv_saddr"),
+    ("OFF_UNIX_PEER", "unix_sock", "peer"),
+    ("OFF_UNIX_ADDRESS", "unix_sock", "addr"),
+];
 
 /// What only rules about files need.
 const PATH_FIELDS: [Field; 14] = [
@@ -343,6 +369,7 @@ mod tests {
             assert_eq!(btf.offset("dentry", field).unwrap(), offset, "{field}");
         }
         assert!(btf.offset("dentry", "d_name.hash").is_err());
-        assert!(!has_paths(&[("OFF_FILES", 1)]) && has_paths(&[("OFF_FILE_ENTRY", 1)]));
+        let all = PATH_FIELDS.map(|(symbol, ..)| (symbol, 1));
+        assert!(has_paths(&all) && !has_paths(&all[1..]) && !has_sockets(&all));
     }
 }

@@ -69,13 +69,14 @@ struct Features(u16);
 /// The constant of one, and whether a rule needs it, where delays up to so many nanoseconds are spun away.
 type Feature = (&'static str, fn(&SpecRule, u64) -> bool);
 
-const FEATURES: [Feature; 8] = [
+const FEATURES: [Feature; 9] = [
     ("HAS_SCOPES", |rule, _| {
         rule.wire.scope != Scope::Rule as u32
     }),
     ("HAS_TESTS", |rule, _| rule.wire.has_tests()),
     ("HAS_CALLERS", |rule, _| rule.wire.has_callers()),
     ("HAS_PATHS", |rule, _| rule.wire.has_paths()),
+    ("HAS_SOCKETS", |rule, _| rule.wire.has_sockets()),
     ("HAS_HOLDS", |rule, spin_ns| rule.wire.has_holds(spin_ns)),
     ("HAS_EDITS", |rule, _| rule.wire.has_edits()),
     ("HAS_SPINS", |rule, spin_ns| rule.wire.has_spins(spin_ns)),

@@ -383,10 +383,15 @@ impl Ebpf {
         if !needs.is_empty() {
             return Err(BackendError::Machine { needs });
         }
-        let mut predicates = plan.rules.iter().flat_map(|rule| &rule.preds);
-        let has_paths = predicates.any(|it| matches!(it, Predicate::Path { .. }));
-        if has_paths && !btf::has_paths(&self.capabilities.offsets) {
-            return Err(BackendError::NoPaths);
+        let predicates = || plan.rules.iter().flat_map(|rule| &rule.preds);
+        let has_paths = predicates().any(|it| matches!(it, Predicate::Path { .. }));
+        let has_sockets = predicates().any(|it| matches!(it, Predicate::Socket { .. }));
+        let offsets = &self.capabilities.offsets;
+        if has_paths && !btf::has_paths(offsets) {
+            return Err(BackendError::Unknown("files"));
+        }
+        if has_sockets && !btf::has_sockets(offsets) {
+            return Err(BackendError::Unknown("sockets"));
         }
         Ok(())
     }
