@@ -167,10 +167,6 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::EbpfAttach, "paths_are_those_that_the_program_sees"),
     (Way::EbpfAttach, "the_program_is_asked_for"),
     (Way::EbpfAttach, "a_32_bit_callers_files_are_told_apart"),
-    (
-        Way::EbpfAttach,
-        "a_peer_is_known_by_the_address_that_is_given",
-    ),
     (Way::EbpfAttach, "a_peer_may_have_a_name"),
     (Way::EbpfLaunch, "a_file_is_hit_by_whatever_name"),
     (Way::EbpfLaunch, "other_files_are_hit_where_a_rule_says_not"),
@@ -181,10 +177,6 @@ pub const LEFT_OUT: &[(Way, &str)] = &[
     (Way::EbpfLaunch, "paths_are_those_that_the_program_sees"),
     (Way::EbpfLaunch, "the_program_is_asked_for"),
     (Way::EbpfLaunch, "a_32_bit_callers_files_are_told_apart"),
-    (
-        Way::EbpfLaunch,
-        "a_peer_is_known_by_the_address_that_is_given",
-    ),
     (Way::EbpfLaunch, "a_peer_may_have_a_name"),
     (Way::NotifyLaunch, "all_threads_are_held"),
     (Way::NotifyLaunch, "a_handler_may_run_before_a_held_call"),
