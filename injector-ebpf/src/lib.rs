@@ -21,6 +21,7 @@ pub mod files;
 pub mod gate;
 pub mod hand;
 pub mod maps;
+pub mod sift;
 pub mod sockets;
 pub mod spin;
 pub mod target;

@@ -9,7 +9,7 @@ use injector_common::{FileSide, WireGlob, WirePathTest, WireRule, is_about_files
 use super::memory::CallSlot;
 use crate::sys::process::read_memory;
 use crate::syscall::{Follow, PathArg, PathRole, by_id};
-use crate::target::view::{Base, File, Identity, Seen, Unseen, View, Way};
+use crate::target::view::{Base, File, Identity, Seen, Unseen, View, Way, if_all_are_seen};
 
 /// A file that a call refers to, by a descriptor or by its only name where it has no side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,18 +251,12 @@ impl Files for CallFiles<'_> {
 
 /// Whether a rule is about the files of a call.
 pub fn hold(rule: &WireRule, globs: &[WireGlob], files: &Looked<impl Files>) -> Seen<bool> {
-    let mut unseen = None;
-    let holds = is_about_files(rule, |index, test| {
-        let glob = globs.get(index)?;
-        match files.matches(*test, glob) {
-            Ok(matches) => matches,
-            Err(error) => {
-                unseen = Some(error);
-                None
-            }
-        }
-    });
-    unseen.map_or(Ok(holds), Err)
+    if_all_are_seen(|seen| {
+        is_about_files(rule, |index, test| {
+            let glob = globs.get(index)?;
+            seen(files.matches(*test, glob))
+        })
+    })
 }
 
 /// The files of one call, and what was looked at so far, each at most once.

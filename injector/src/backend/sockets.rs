@@ -15,7 +15,7 @@ use super::files::is_named;
 use super::memory::CallSlot;
 use crate::sys::process::read_memory;
 use crate::syscall::{AddressArg, DataPlace, Direction, roles};
-use crate::target::view::{Seen, Unseen};
+use crate::target::view::{Seen, Unseen, if_all_are_seen};
 
 /// An end of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,19 +237,13 @@ fn end_of(address: SocketAddrAny) -> Option<End> {
 
 /// Whether a rule is about the socket of a call; `names` are the patterns of its tests of unix sockets, in their order.
 pub fn hold(rule: &WireRule, names: &[WireGlob], sockets: &Looked<impl Sockets>) -> Seen<bool> {
-    let mut unseen = None;
     let mut names = names.iter();
-    let holds = is_about_sockets(rule, |test| {
-        let name = (test.family == FAMILY_UNIX).then(|| names.next()).flatten();
-        match sockets.matches(test, name) {
-            Ok(matches) => matches,
-            Err(error) => {
-                unseen = Some(error);
-                None
-            }
-        }
-    });
-    unseen.map_or(Ok(holds), Err)
+    if_all_are_seen(|seen| {
+        is_about_sockets(rule, |test| {
+            let name = test.is_unix().then(|| names.next()).flatten();
+            seen(sockets.matches(test, name))
+        })
+    })
 }
 
 /// The socket of one call, and what was looked at so far, each end at most once.

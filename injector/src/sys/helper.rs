@@ -105,7 +105,7 @@ impl Drop for Helper {
 }
 
 /// Leaves finject's process group and descriptors. Not its session: the kernel schedules each session as a group of its own
-/// (sched(7), autogroup), and to go from the command's to another one and back costs a notified call a fifth more.
+/// (sched(7), autogroup), and to go from the command's to another one and back makes a notified call dearer.
 fn seclude(name: &CStr, keep: &[BorrowedFd<'_>], orphaned: Orphaned) {
     let mut keep: Vec<u32> = keep
         .iter()

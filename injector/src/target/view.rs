@@ -32,6 +32,15 @@ pub struct Identity {
     inode: u64,
 }
 
+impl Identity {
+    fn of(found: &Statx) -> Self {
+        Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+        }
+    }
+}
+
 /// The files of a process cannot be looked at, and what a rule says of them cannot be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its files cannot be looked at: {0}")]
@@ -39,6 +48,21 @@ pub struct Unseen(pub Errno);
 
 /// What is asked: an answer, or that there is none to have.
 pub type Seen<T> = Result<T, Unseen>;
+
+/// What is said of several answers, none of which is to be missing. `says` takes each as it comes, and what it says where one was
+/// missing is not told.
+pub fn if_all_are_seen<T>(
+    says: impl FnOnce(&mut dyn FnMut(Seen<Option<T>>) -> Option<T>) -> bool,
+) -> Seen<bool> {
+    let mut missing = None;
+    let said = says(&mut |answer| {
+        answer.unwrap_or_else(|unseen| {
+            missing = Some(unseen);
+            None
+        })
+    });
+    missing.map_or(Ok(said), Err)
+}
 
 /// Where a relative name starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,11 +327,9 @@ impl View {
             AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC,
             StatxFlags::INO,
         );
-        let identity = |found: Statx| Identity {
-            device: (found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-        };
-        found.map(|found| Some(identity(found))).or_else(not_there)
+        found
+            .map(|found| Some(Identity::of(&found)))
+            .or_else(not_there)
     }
 
     fn walk(
@@ -442,10 +464,7 @@ fn identity_of(file: BorrowedFd<'_>) -> Result<Identity, Errno> {
     // What the kernel knows already is enough: to ask a server for it would wait for it, and it may be the target itself.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = statx(file, c"", flags, StatxFlags::INO)?;
-    Ok(Identity {
-        device: (found.stx_dev_major, found.stx_dev_minor),
-        inode: found.stx_ino,
-    })
+    Ok(Identity::of(&found))
 }
 
 /// A path as it is from that root; one that does not lie below it as it is.
